@@ -1,0 +1,1 @@
+"""Translators: each turns one framework's requests and responses into the flow's, and decides nothing."""

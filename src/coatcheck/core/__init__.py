@@ -1,0 +1,1 @@
+"""The pure core: decides, and never waits. Clock and randomness are arguments."""
