@@ -1,33 +1,37 @@
 """Who is at the other end: the address behind our own proxies, and the user agent, cut and cleaned.
 
-X-Forwarded-For is believed only hop by hop from the right, as long as the hop is one of our listed proxies.
+Rules
+- X-Forwarded-For is believed only hop by hop from the right, as long as the hop is one of our listed proxies. So it
+  makes no difference whether a server (uvicorn, gunicorn) or a middleware (ProxyFix) has walked it already.
+- An address has one spelling: IPv4 for a mapped one (::ffff:192.0.2.1), no zone (%eth0), no port. What is no address
+  ends the walk at the hop before it: a client cannot write into our logs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from .errors import ConfigError
 from .model import Client, Request
 
 MOST_AGENT = 512
+MOST_HOPS = 32
 
 
 class Clients:
     """Reads the client of a request, given the proxies that the operator listed."""
 
-    __slots__ = ("_proxies",)
+    __slots__ = ("_proxies", "_trusted", "_unix")
 
     def __init__(self, trusted_proxies: Iterable[str] = ()) -> None:
-        """Take addresses or networks ("10.0.0.0/8"); raise ConfigError for anything else."""
-        self._proxies: list[IPv4Network | IPv6Network] = []
-        for text in trusted_proxies:
-            try:
-                self._proxies.append(ip_network(text))
-            except ValueError as error:
-                message = f"trusted_proxies lists addresses or networks such as '10.0.0.0/8' (found {text!r})"
-                raise ConfigError(message) from error
+        """Take addresses or networks ("10.0.0.0/8"), or "unix" for a socket; raise ConfigError for anything else."""
+        listed = list(trusted_proxies)
+        self._unix = "unix" in listed
+        self._proxies = [_network(text) for text in listed if text != "unix"]
+        # few peers come again and again; a flood of others only turns the cache over
+        self._trusted = lru_cache(maxsize=1024)(self._lists)
 
     def of(self, request: Request) -> Client:
         """Return the client of a request."""
@@ -36,10 +40,12 @@ class Clients:
 
     def address(self, request: Request) -> str | None:
         """Return the nearest address that is not one of our proxies, or the peer's."""
-        if not self._proxies or request.peer is None or not self._trusted(request.peer):
-            return request.peer
-        address = request.peer
-        for hop in reversed(request.header(b"x-forwarded-for").decode("latin-1").split(",")):
+        peer = _unmapped(request.peer) if request.peer else None
+        if not (self._unix if peer is None else self._proxies and self._trusted(peer)):
+            return peer
+        address, rest = peer, request.header(b"x-forwarded-for").decode("latin-1")
+        for _ in range(MOST_HOPS):
+            rest, _, hop = rest.rpartition(",")
             plain = _plain(hop)
             if plain is None:
                 break
@@ -48,7 +54,7 @@ class Clients:
                 break
         return address
 
-    def _trusted(self, address: str) -> bool:
+    def _lists(self, address: str) -> bool:
         try:
             ip = ip_address(address)
         except ValueError:
@@ -56,18 +62,50 @@ class Clients:
         return any(ip.version == network.version and ip in network for network in self._proxies)
 
 
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        message = (
+            f"trusted_proxies lists addresses or networks such as '10.0.0.0/8', or 'unix' (found {text!r}: {error})"
+        )
+        raise ConfigError(message) from error
+
+
+def _unmapped(address: str) -> str:
+    """Return a peer's address in its one spelling; what is no address (a test client's name) stays as it is."""
+    if ":" not in address:
+        return address
+    return _spelled(address) or address
+
+
 def _plain(hop: str) -> str | None:
     """Return the address of one X-Forwarded-For entry, which may carry a port, or None."""
-    text = hop.strip()
+    text = hop.strip(" \t")
     if text.startswith("["):
-        text = text[1:].partition("]")[0]
+        text, bracket, port = text[1:].partition("]")
+        if not bracket or ":" not in text or (port and not _is_port(port)):
+            return None
     elif text.count(":") == 1:
-        text = text.partition(":")[0]
+        text, _, port = text.partition(":")
+        if not _is_port(":" + port):
+            return None
+    return None if "%" in text else _spelled(text)
+
+
+def _is_port(text: str) -> bool:
+    return text[0] == ":" and text[1:].isascii() and text[1:].isdigit() and len(text) <= 6
+
+
+def _spelled(text: str) -> str | None:
     try:
-        return str(ip_address(text))
+        ip: IPv4Address | IPv6Address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
+    return str((ip.version == 6 and ip.ipv4_mapped) or ip)
 
 
 def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else "\ufffd" for character in text)

@@ -1,15 +1,18 @@
 """Session data <-> bytes: typed, versioned, comparable, and never pickle.
 
 Rules
-- The first byte is the version. A version that we do not know is `UnknownVersion`: the caller treats it as "no session".
+- The first byte is the version. A version that we do not know is `UnknownVersion`: to the caller "no session".
 - Kept as they are: None, bool, int, float, str, bytes, datetime, date, UUID, Decimal, list, tuple, set, and dict with
   str or int keys. Everything else is refused by name: a value that came back as another type would be a silent lie.
-- Equal data has equal bytes (sets are sorted), so "did it change?" is one comparison, nested changes included.
+  An aware datetime keeps its instant and its offset from UTC; the rules of its time zone are not data.
+- The same data has the same bytes (sets are sorted), so "did it change?" is one comparison, nested changes included.
+  The order of a dict is part of the data, as it is when one iterates: reordering is a change, one write too many at
+  worst. So are 1, 1.0 and True three different values, though Python calls them equal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -17,20 +20,20 @@ from uuid import UUID
 
 import msgspec
 
-from .errors import DataError
+from .errors import CoatcheckError, DataError
 
 VERSION = b"\x01"
 
-_PLAIN = frozenset({str, int, float, bool, type(None), bytes})
+_SCALARS: frozenset[type] = frozenset({str, int, float, bool, type(None), bytes})
+_NO_INTS: frozenset[type] = _SCALARS - {int}
 _MOST_DEPTH = 64
-_INT64 = range(-(2**63), 2**64)
 
 _DATETIME, _DATE, _UUID, _DECIMAL, _TUPLE, _SET, _INT = range(1, 8)
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class UnknownVersion(Exception):  # noqa: N818 - names what was met, not a fault of ours
+class UnknownVersion(CoatcheckError):  # noqa: N818 - names what was met, not a fault of ours
     """The bytes were written by a later (or unknown) version of this codec, or are damaged."""
 
 
@@ -39,55 +42,62 @@ def encode(data: dict[str, Any]) -> bytes:
 
     Raises DataError, naming the key and the type, for a value that cannot be kept.
     """
+    if type(data) is not dict:
+        raise _refused(data, ())
     if not data:
         return b""
     try:
-        return VERSION + _encode(_packed(data, (), 0))
+        try:
+            return VERSION + _encode(_packed_dict(data, (), 0, _SCALARS))
+        except OverflowError:  # an int beyond 64 bits: rare, so only then is each one looked at
+            return VERSION + _encode(_packed_dict(data, (), 0, _NO_INTS))
     except UnicodeEncodeError as error:
-        message = f"a session holds text that is not valid Unicode: {error.reason}; keep bytes instead"
-        raise DataError(message, found="str") from error
+        key = _named(_undecodable(data))
+        message = f"session[{key}] holds text that is not valid Unicode ({error.reason}); keep bytes instead"
+        raise DataError(message, key=key, found="str") from error
 
 
 def decode(raw: bytes) -> dict[str, Any]:
-    """Return a session's data, or raise UnknownVersion."""
+    """Return a session's data, or raise UnknownVersion and nothing else."""
     if not raw:
         return {}
     if raw[:1] != VERSION:
-        raise UnknownVersion(raw[:1].hex())
+        raise UnknownVersion(bytes(raw[:1]).hex())
     try:
-        data = _decode(memoryview(raw)[1:])
-    except (msgspec.DecodeError, ValueError, ArithmeticError) as error:
-        raise UnknownVersion("damaged") from error
-    return data
+        return _decode(memoryview(raw)[1:])
+    except (msgspec.DecodeError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
+        message = "damaged"
+        raise UnknownVersion(message) from error
 
 
-def _packed(value: Any, path: tuple[Any, ...], depth: int) -> Any:
+# -- packing: msgpack keeps the plain types, ours travel as its extensions ---------------------------------------------
+# `plain` are the types that need no look: all scalars at first, all but int once an int overflowed.
+
+
+def _packed(value: Any, path: tuple[Any, ...], depth: int, plain: frozenset[type]) -> Any:
     """Return `value` with the types that msgpack lacks as extensions; the same object if it has none."""
     kind = type(value)
-    if kind is dict:
-        return _packed_dict(value, path, depth)
-    if kind is list:
-        return _packed_items(value, path, depth)
-    if kind is int:
-        return value if value in _INT64 else _ext(_INT, str(value).encode())
-    if kind in _PLAIN:
+    if kind in plain:
         return value
+    if kind is dict:
+        return _packed_dict(value, path, depth, plain)
+    if kind is list:
+        return _packed_list(value, path, depth, plain)
     extend = _EXTEND.get(kind)
     if extend is None:
         raise _refused(value, path)
-    return extend(value, path, depth)
+    return extend(value, path, depth, plain)
 
 
-def _packed_dict(value: dict[Any, Any], path: tuple[Any, ...], depth: int) -> dict[Any, Any]:
+def _packed_dict(value: dict[Any, Any], path: tuple[Any, ...], depth: int, plain: frozenset[type]) -> dict[Any, Any]:
+    _check_depth(depth, path)
     changed: dict[Any, Any] | None = None
     for key, item in value.items():
-        kind = type(key)
-        if kind is not str and not (depth and kind is int and key in _INT64):
-            raise _refused_key(key, path)
-        kind = type(item)
-        if kind in _PLAIN and kind is not int:
+        if type(key) is not str:
+            _check_key(key, path)
+        if type(item) in plain:
             continue
-        packed = _packed(item, (*path, key), _deeper(depth, path))
+        packed = _packed(item, (*path, key), depth + 1, plain)
         if packed is not item:
             if changed is None:
                 changed = dict(value)
@@ -95,40 +105,56 @@ def _packed_dict(value: dict[Any, Any], path: tuple[Any, ...], depth: int) -> di
     return value if changed is None else changed
 
 
-def _packed_items(value: list[Any], path: tuple[Any, ...], depth: int) -> list[Any]:
-    below = _deeper(depth, path)
-    packed = [_packed(item, (*path, number), below) for number, item in enumerate(value)]
-    return value if all(map(_same, packed, value)) else packed
+def _packed_list(value: list[Any], path: tuple[Any, ...], depth: int, plain: frozenset[type]) -> list[Any]:
+    _check_depth(depth, path)
+    if plain.issuperset(map(type, value)):
+        return value
+    return [
+        item if type(item) in plain else _packed(item, (*path, number), depth + 1, plain)
+        for number, item in enumerate(value)
+    ]
 
 
-def _same(one: Any, other: Any) -> bool:
-    return one is other
+def _packed_set(value: set[Any], path: tuple[Any, ...], depth: int, plain: frozenset[type]) -> list[msgspec.Raw]:
+    _check_depth(depth, path)
+    return [msgspec.Raw(raw) for raw in sorted(_encode(_packed(item, path, depth + 1, plain)) for item in value)]
 
 
-def _deeper(depth: int, path: tuple[Any, ...]) -> int:
-    if depth >= _MOST_DEPTH:
-        message = f"session data is nested deeper than {_MOST_DEPTH} levels below {_named(path[:3])}"
+def _packed_int(value: int, *_: Any) -> Any:
+    if -(2**63) <= value < 2**64:
+        return value
+    return _ext(_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+
+
+def _packed_datetime(value: datetime, *_: Any) -> msgspec.msgpack.Ext:
+    return _ext(_DATETIME, value.isoformat().encode() + (b";1" if value.fold else b""))
+
+
+def _check_depth(depth: int, path: tuple[Any, ...]) -> None:
+    if depth > _MOST_DEPTH:
+        message = f"session[{_named(path[:3])}] is nested deeper than {_MOST_DEPTH} levels"
         raise DataError(message, key=_named(path[:1]), found="nesting")
-    return depth + 1
 
 
-def _ext(code: int, raw: bytes) -> msgspec.msgpack.Ext:
-    return msgspec.msgpack.Ext(code, raw)
+def _check_key(key: Any, path: tuple[Any, ...]) -> None:
+    if not path or type(key) is not int or not -(2**63) <= key < 2**64:
+        raise _refused_key(key, path)
 
 
-_EXTEND: dict[type, Callable[[Any, tuple[Any, ...], int], msgspec.msgpack.Ext]] = {
-    datetime: lambda value, _path, _depth: _ext(_DATETIME, value.isoformat().encode()),
-    date: lambda value, _path, _depth: _ext(_DATE, value.isoformat().encode()),
-    UUID: lambda value, _path, _depth: _ext(_UUID, value.bytes),
-    Decimal: lambda value, _path, _depth: _ext(_DECIMAL, str(value).encode()),
-    tuple: lambda value, path, depth: _ext(_TUPLE, _encode(_packed_items(list(value), path, depth))),
-    set: lambda value, path, depth: _ext(_SET, _encode(_sorted_items(value, path, depth))),
+_ext = msgspec.msgpack.Ext
+
+_EXTEND: dict[type, Callable[[Any, tuple[Any, ...], int, frozenset[type]], Any]] = {
+    int: _packed_int,
+    datetime: _packed_datetime,
+    date: lambda value, *_: _ext(_DATE, value.isoformat().encode()),
+    UUID: lambda value, *_: _ext(_UUID, value.bytes),
+    Decimal: lambda value, *_: _ext(_DECIMAL, str(value).encode()),
+    tuple: lambda value, *where: _ext(_TUPLE, _encode(_packed_list(list(value), *where))),
+    set: lambda value, *where: _ext(_SET, _encode(_packed_set(value, *where))),
 }
 
 
-def _sorted_items(value: set[Any], path: tuple[Any, ...], depth: int) -> list[msgspec.Raw]:
-    below = _deeper(depth, path)
-    return [msgspec.Raw(raw) for raw in sorted(_encode(_packed(item, path, below)) for item in value)]
+# -- unpacking ---------------------------------------------------------------------------------------------------------
 
 
 def _unpacked(code: int, raw: memoryview) -> Any:
@@ -139,35 +165,69 @@ def _unpacked(code: int, raw: memoryview) -> Any:
     return restore(bytes(raw))
 
 
-_decode = msgspec.msgpack.Decoder(dict, ext_hook=_unpacked).decode
+_decode = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=_unpacked).decode
 _decode_list = msgspec.msgpack.Decoder(list, ext_hook=_unpacked).decode
 
+
+def _restored_datetime(raw: bytes) -> datetime:
+    text, _, fold = raw.decode("ascii").partition(";")
+    value = datetime.fromisoformat(text)
+    return value.replace(fold=1) if fold else value
+
+
 _RESTORE: dict[int, Callable[[bytes], Any]] = {
-    _DATETIME: lambda raw: datetime.fromisoformat(raw.decode()),
-    _DATE: lambda raw: date.fromisoformat(raw.decode()),
+    _DATETIME: _restored_datetime,
+    _DATE: lambda raw: date.fromisoformat(raw.decode("ascii")),
     _UUID: lambda raw: UUID(bytes=raw),
-    _DECIMAL: lambda raw: Decimal(raw.decode()),
+    _DECIMAL: lambda raw: Decimal(raw.decode("ascii")),
     _TUPLE: lambda raw: tuple(_decode_list(raw)),
     _SET: lambda raw: set(_decode_list(raw)),
-    _INT: lambda raw: int(raw),
+    _INT: lambda raw: int.from_bytes(raw, "big", signed=True),
 }
 
 
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
 def _refused(value: Any, path: tuple[Any, ...]) -> DataError:
-    name = type(value).__qualname__
+    name = _type_name(value)
+    where = f"session[{_named(path)}]" if path else "the session's data"
     message = (
-        f"session[{_named(path)}] is of type {name}, which a session cannot keep; "
-        "keep str, int, float, bool, None, bytes, datetime, date, UUID, Decimal, list, tuple, set or dict"
+        f"{where} is of type {name}, which a session cannot keep; keep exactly "
+        "str, int, float, bool, None, bytes, datetime, date, UUID, Decimal, list, tuple, set or dict"
     )
     return DataError(message, key=_named(path), found=name)
 
 
 def _refused_key(key: Any, path: tuple[Any, ...]) -> DataError:
-    name = type(key).__qualname__
+    name = _type_name(key)
     where = f"session[{_named(path)}]" if path else "the session"
-    message = f"{where} has a key of type {name} ({key!r:.40}); keys are str (or int below the first level)"
+    message = f"{where} has a key of type {name} ({_shown(key)}); keys are str (or 64-bit int below the first level)"
     return DataError(message, key=_named((*path, key)), found=name)
 
 
-def _named(path: tuple[Any, ...]) -> str:
-    return "][".join(repr(part) for part in path)
+def _type_name(value: Any) -> str:
+    """Return a type's name, with its module where it is not Python's own: a subclass may bear the same name."""
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _undecodable(data: dict[Any, Any]) -> tuple[Any, ...]:
+    """Return the first-level key whose key or value holds a lone surrogate."""
+    for key, item in data.items():
+        try:
+            _encode(_packed_dict({key: item}, (), 0, _NO_INTS))
+        except UnicodeEncodeError:
+            return (key,)
+    return ()
+
+
+def _named(path: Iterable[Any]) -> str:
+    return "][".join(_shown(part) for part in path)
+
+
+def _shown(part: Any) -> str:
+    """Return a key as a message may show it: short, and printable whatever it is."""
+    if isinstance(part, int) and part.bit_length() > 64:  # Python refuses to print ints of 4,300 digits
+        return "a huge int"
+    return ascii(part)[:40]

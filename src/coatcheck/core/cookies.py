@@ -1,8 +1,11 @@
 """Cookies, on bytes: find ours in a Cookie header, write Set-Cookie, and dress a response.
 
 Rules (RFC 6265bis; the attacks behind them: docs/why/cookies.md)
-- Pairs end at `;`, and for a prefixed name also at `,` (some servers join repeated headers so). Only space and tab are
-  trimmed, names are compared byte for byte, nothing is unquoted: lenient parsers undo `__Host-`.
+- Pairs begin at the start or after `;`. Only space and tab are trimmed, names are compared byte for byte, nothing is
+  unquoted: lenient parsers undo `__Host-`.
+- A `,` may end our value, but begins no pair: browsers keep commas in values, so a sibling host could plant
+  `theme=x,__Host-coat=...` for the whole domain. Only a server that joins repeated Cookie headers by `,` needs more
+  (`comma_joined`), and pays for it with that guarantee.
 - Two different values under our name are nobody's session, never "the first wins".
 - What a browser would refuse or weaken is refused when the application is built, by name.
 """
@@ -15,19 +18,28 @@ from typing import Final, Literal
 
 import msgspec
 
-from .errors import ConfigError
+from .errors import ConfigError, DataError
 from .model import Headers, Outcome
 
 SameSite = Literal["Lax", "Strict", "None"]
 
-MOST_HEADER = 8192
-"""Bytes of a Cookie header above which a request is refused unread."""
+MOST_HEADER = 16_384
+"""Bytes of a Cookie header above which a request is refused unread: nginx, Apache and gunicorn stop at 8 KiB a line,
+Node at 16 KiB. Below it any number of cookies is one scan (the worst header takes 2 ms), so nobody counts them."""
 MOST_COOKIE = 4096
+"""Bytes of name and value together that browsers keep (RFC 6265bis section 5.6)."""
+MOST_ATTRIBUTE = 1024
 MOST_AGE = 34_560_000
+"""Seconds (400 days) to which browsers cut Max-Age (RFC 6265bis section 5.5)."""
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _PREFIXES = ("__Host-Http-", "__Host-", "__Http-", "__Secure-")
-_VALUE = re.compile(r"[\x20-\x3a\x3c-\x7e]*").fullmatch
+_ATTRIBUTE = re.compile(r"[\x20-\x3a\x3c-\x7e]*").fullmatch
+_DOMAIN = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+).fullmatch
+_OCTETS = bytes(c for c in range(0x21, 0x7F) if c not in b'",;\\')
+_INSECURE = "-insecure"  # how settings.insecure_name ends: the one name that may go without Secure
 
 
 class Ambiguous:
@@ -40,7 +52,8 @@ AMBIGUOUS: Final = Ambiguous()
 class CookieSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Name and attributes of our cookie; `check` refuses what a browser would refuse.
 
-    `reason` is why SameSite=None is needed; without one it is refused.
+    `reason` is why the cookie must be weaker than the default (SameSite=None, a Domain, a name without prefix);
+    without one that is refused.
     """
 
     name: str = "__Host-coat"
@@ -59,44 +72,69 @@ class CookieSpec(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(message)
 
     def _problems(self) -> Iterable[str]:
+        yield from self._malformed()
+        yield from self._refused_by_browsers()
+        yield from self._given_away()
+
+    def _malformed(self) -> Iterable[str]:
         if not _TOKEN(self.name):
             yield "the name must be an RFC 9110 token (letters, digits and !#$%&'*+-.^_`|~)"
-        prefix = next((p for p in _PREFIXES if self.name.lower().startswith(p.lower())), "")
-        if prefix and not self.name.startswith(prefix):
+        if self.same_site not in ("Lax", "Strict", "None"):
+            yield f"same_site is 'Lax', 'Strict' or 'None' (found {self.same_site!r})"
+        if not self.path.startswith("/") or not _ATTRIBUTE(self.path) or len(self.path) > MOST_ATTRIBUTE:
+            yield f"the path must start with / and hold printable ASCII but no semicolon (found {self.path!r:.80})"
+        if self.domain is not None and not (_DOMAIN(self.domain) and len(self.domain) <= 253):
+            yield f"the domain must be a host name with a dot in it (found {self.domain!r:.80})"
+
+    def _refused_by_browsers(self) -> Iterable[str]:
+        prefix = _prefix(self.name)
+        if not self.name.startswith(prefix):
             yield f"browsers treat the name as {prefix} in any case; write it {prefix}{self.name[len(prefix) :]}"
         if prefix and not self.secure:
             yield f"{prefix} needs Secure; set secure=True or choose a name without prefix"
         if prefix.startswith("__Host-") and self.domain is not None:
             yield f"{prefix} forbids Domain (found {self.domain!r}); drop it, or name the cookie __Secure-..."
         if prefix.startswith("__Host-") and self.path != "/":
-            yield f"{prefix} needs Path=/ (found {self.path!r})"
+            yield f"{prefix} needs Path=/ (found {self.path!r}); or name the cookie __Secure-..."
         if "Http-" in prefix and not self.http_only:
             yield f"{prefix} needs HttpOnly"
-        if self.same_site not in ("Lax", "Strict", "None"):
-            yield f"same_site is 'Lax', 'Strict' or 'None' (found {self.same_site!r})"
         if self.same_site == "None" and not self.secure:
             yield "SameSite=None needs Secure"
-        if self.same_site == "None" and not self.reason:
-            yield "SameSite=None sends the session with every cross-site request; say why with reason='...'"
         if self.partitioned and not self.secure:
             yield "Partitioned needs Secure"
+
+    def _given_away(self) -> Iterable[str]:
+        if not self.secure and not self.name.endswith(_INSECURE):
+            yield "without Secure the session travels in clear text; for http on localhost there is allow_insecure_http"
         if not self.http_only:
             yield "a session readable by scripts is stolen by the first injected one; http_only must stay True"
-        if not self.path.startswith("/") or not _VALUE(self.path):
-            yield f"the path must start with / and hold printable ASCII (found {self.path!r})"
-        if self.domain is not None and not re.fullmatch(r"[A-Za-z0-9.-]{1,253}", self.domain):
-            yield f"the domain must be a host name (found {self.domain!r})"
+        if self.reason:
+            return
+        if self.same_site == "None":
+            yield "SameSite=None sends the session with every cross-site request; say why with reason='...'"
+        if self.domain is not None:
+            yield f"Domain={self.domain} hands the session to every host below it; say why with reason='...'"
+        if self.secure and not _prefix(self.name):
+            yield f"any sibling host can plant it; name it __Host-{self.name}, or say why not with reason='...'"
+
+
+def _prefix(name: str) -> str:
+    """Return the prefix that browsers see in a name, in whatever case it is written, or ""."""
+    return next((prefix for prefix in _PREFIXES if name.lower().startswith(prefix.lower())), "")
 
 
 class CookieWriter:
     """Reads and writes one cookie; the attributes are spelled once."""
 
-    __slots__ = ("_clear", "_joined", "_limit", "_needle", "_prefix", "_suffix", "name")
+    __slots__ = ("_clear", "_comma_joined", "_host", "_length", "_needle", "_suffix", "name")
 
-    def __init__(self, spec: CookieSpec) -> None:
-        """Take a checked spec."""
+    def __init__(self, spec: CookieSpec, *, comma_joined: bool = False) -> None:
+        """Take a checked spec.
+
+        `comma_joined`: the server joins repeated Cookie headers by a comma (gunicorn behind a proxy that splits them),
+        so a `__Host-` name may begin after one. Without such a proxy it only lets sibling hosts plant the cookie.
+        """
         self.name = spec.name
-        name = spec.name.encode("ascii")
         parts = [f"Path={spec.path}"]
         if spec.domain:
             parts.append(f"Domain={spec.domain}")
@@ -107,12 +145,12 @@ class CookieWriter:
         parts.append(f"SameSite={spec.same_site}")
         if spec.partitioned:
             parts.append("Partitioned")
-        self._needle = name + b"="
-        self._prefix = name + b"="
+        self._needle = spec.name.encode("ascii") + b"="
+        self._length = len(self._needle)
         self._suffix = ("; " + "; ".join(parts)).encode("ascii")
-        self._clear = self._prefix + self._suffix + b"; Max-Age=0"
-        self._joined = spec.name.startswith("__Host-")
-        self._limit = MOST_COOKIE
+        self._clear = self._needle + self._suffix + b"; Max-Age=0"
+        self._host = spec.name.startswith("__Host-")
+        self._comma_joined = comma_joined and self._host
 
     def find(self, header: bytes) -> bytes | Ambiguous | None:
         """Return our cookie's value in a Cookie header, None if it is not there, or AMBIGUOUS."""
@@ -122,32 +160,37 @@ class CookieWriter:
             return None
         found: bytes | None = None
         while at >= 0:
-            end = header.find(b";", at)
-            if self._starts_pair(header, at):
-                value = header[at + len(needle) : end if end >= 0 else None]
-                if self._joined and b"," in value:
+            start = at + self._length
+            if header[at - 2 : at] == b"; " or self._begins_pair(header, at):
+                end = header.find(b";", start)
+                value = header[start:end] if end >= 0 else header[start:]
+                if self._host and b"," in value:
                     value = value[: value.find(b",")]
                 value = value.strip(b" \t")
                 if found is None:
                     found = value
                 elif found != value:
                     return AMBIGUOUS
-            at = header.find(needle, at + len(needle))
+            at = header.find(needle, start)
         return found
 
-    def _starts_pair(self, header: bytes, at: int) -> bool:
-        if at == 0:
-            return True
-        before = header[:at].rstrip(b" \t") if header[at - 1] in b" \t" else header[at - 1 : at]
-        return not before or before.endswith(b";") or (self._joined and before.endswith(b","))
+    def _begins_pair(self, header: bytes, at: int) -> bool:
+        before = header[max(0, at - 64) : at].rstrip(b" \t") or header[:at].rstrip(b" \t")
+        return not before or before.endswith(b";") or (self._comma_joined and before.endswith(b","))
 
     def write(self, value: bytes, max_age: float | None = None) -> bytes:
-        """Return the Set-Cookie that hands out `value`; without `max_age` (seconds) it dies with the browser."""
-        age = b"" if max_age is None else b"; Max-Age=%d" % max(0, min(int(max_age), MOST_AGE))
-        if len(self._prefix) + len(value) > self._limit:
-            message = f"cookie {self.name!r} would have {len(value)} bytes; browsers keep {self._limit}"
-            raise ConfigError(message)
-        return self._prefix + value + self._suffix + age
+        """Return the Set-Cookie that hands out `value`; without `max_age` (seconds) it dies with the browser.
+
+        Raises DataError for a value that no browser would keep: too long, or not cookie octets.
+        """
+        if self._length - 1 + len(value) > MOST_COOKIE:
+            message = f"cookie {self.name!r} would have {len(value)} bytes; browsers keep {MOST_COOKIE} with the name"
+            raise DataError(message, key=self.name, found="cookie")
+        if value.translate(None, _OCTETS):
+            message = f"cookie {self.name!r} would hold bytes that are no cookie octets (RFC 6265bis section 4.1.1)"
+            raise DataError(message, key=self.name, found="cookie")
+        age = b"" if max_age is None else b"; Max-Age=%d" % max(0, min(max_age, MOST_AGE))
+        return self._needle + value + self._suffix + age
 
     def clear(self) -> bytes:
         """Return the Set-Cookie that takes the cookie away, with the attributes it was set with."""
@@ -157,11 +200,13 @@ class CookieWriter:
 def dress(headers: Headers, outcome: Outcome) -> list[tuple[bytes, bytes]]:
     """Return response headers with the outcome's: Set-Cookie appended, Vary merged, Cache-Control replaced.
 
-    One function for all adapters. RFC 9111 section 7.3: Set-Cookie does not stop a cache, so no-store goes with it.
+    One function for all adapters. RFC 9111 section 7.3: Set-Cookie does not stop a cache, so no-store goes with it, and
+    what would overrule it goes away. A cookie of the same name set before gives way: browsers keep but one.
     """
     if not outcome.cookies and not outcome.vary:
         return list(headers)
-    dressed = [pair for pair in headers if not _replaced(pair[0].lower(), outcome)]
+    names = tuple(cookie.partition(b"=")[0] + b"=" for cookie in outcome.cookies)
+    dressed = [(name, value) for name, value in headers if not _gives_way(name.lower(), value, outcome, names)]
     if outcome.vary:
         dressed.append((b"vary", _merged_vary(headers, outcome.vary)))
     if outcome.cookies:
@@ -170,15 +215,26 @@ def dress(headers: Headers, outcome: Outcome) -> list[tuple[bytes, bytes]]:
     return dressed
 
 
-def _replaced(name: bytes, outcome: Outcome) -> bool:
+_CACHING = frozenset({b"cache-control", b"expires", b"pragma", b"surrogate-control", b"x-accel-expires"})
+"""What tells caches how long to keep a response; `...-cdn-cache-control` (RFC 9213) besides."""
+
+
+def _gives_way(name: bytes, value: bytes, outcome: Outcome, names: tuple[bytes, ...]) -> bool:
     if name == b"vary":
         return bool(outcome.vary)
-    return bool(outcome.cookies) and name in (b"cache-control", b"expires", b"pragma")
+    if not names:
+        return False
+    if name == b"set-cookie":
+        return value.startswith(names)
+    return name in _CACHING or name.endswith(b"cdn-cache-control")
 
 
 def _merged_vary(headers: Headers, ours: Iterable[str]) -> bytes:
     present = [part.strip() for name, value in headers if name.lower() == b"vary" for part in value.split(b",")]
     if b"*" in present:
         return b"*"
-    known = {part.lower() for part in present}
-    return b", ".join(present + [name.encode() for name in ours if name.lower().encode() not in known])
+    merged: dict[bytes, bytes] = {}
+    for part in (*present, *(name.encode("ascii") for name in ours)):
+        if part:
+            merged.setdefault(part.lower(), part)
+    return b", ".join(merged.values())

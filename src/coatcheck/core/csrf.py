@@ -1,7 +1,8 @@
 """Cross-site request forgery: judge a request by its headers, and bind a token to a session.
 
-The order of `check` is its documentation. It follows Go's net/http CrossOriginProtection (F. Valsorda), hardened:
-scheme and port count, same-site is another site, two different headers are refused, unknown methods are unsafe.
+The order of `evidence` is its documentation. It follows Go's net/http CrossOriginProtection (F. Valsorda), hardened:
+scheme and port count, same-site is another site, repeated headers are refused, unknown methods are unsafe, and a
+websocket handshake, a GET that no preflight guards, is judged by its Origin.
 The token is OWASP's signed double submit (CSRF Prevention cheat sheet), with the session's own key.
 """
 
@@ -9,9 +10,10 @@ from __future__ import annotations
 
 import hmac
 import re
-from binascii import b2a_base64
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Collection
 from enum import IntEnum
+from ipaddress import IPv6Address
 from urllib.parse import urlsplit
 
 from .errors import ConfigError
@@ -20,8 +22,9 @@ from .tokens import Entropy
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
-_TOKEN = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{64}", re.ASCII).fullmatch
-_MASKED = re.compile(r"m\.[A-Za-z0-9_-]{344}", re.ASCII).fullmatch
+_TOKEN = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{64}").fullmatch
+_MASKED = re.compile(r"m\.[A-Za-z0-9_-]{344}").fullmatch
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+").fullmatch
 _URLSAFE = bytes.maketrans(b"+/", b"-_")
 _UNURL = bytes.maketrans(b"-_", b"+/")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -39,10 +42,13 @@ class Evidence(IntEnum):
 
 def evidence(request: Request, origins: Collection[str], trusted: Collection[str], exempt: Collection[str]) -> Evidence:
     """Return what the Fetch metadata and Origin of a request prove; `origins` empty means "the Host header's"."""
-    if request.method in SAFE_METHODS:
+    if request.method in SAFE_METHODS and request.kind != "websocket":
         return Evidence.SAFE_METHOD
-    site = request.header(b"sec-fetch-site")
+    site = request.header(b"sec-fetch-site") if request.kind != "websocket" else b""
     origin = request.header(b"origin").decode("latin-1")
+    if b"," in site or "," in origin:
+        # no browser sends either twice: somebody in between added one, and we cannot know which is the browser's
+        return Evidence.CROSS_ORIGIN
     if site in (b"same-origin", b"none"):
         return Evidence.SAME_ORIGIN
     if request.path in exempt or (origin and origin in trusted):
@@ -51,7 +57,7 @@ def evidence(request: Request, origins: Collection[str], trusted: Collection[str
         # same-site too: a sibling subdomain is somebody else (hosting platforms, forgotten DNS records)
         return Evidence.CROSS_ORIGIN
     if not origin:
-        # neither header: not a browser of the last years, so nobody's cookie was ridden; login asks for more
+        # neither header: not a browser of the last years, so nobody's cookie was ridden; login and sockets ask for more
         return Evidence.MISSING
     return Evidence.SAME_ORIGIN if same_origin(request, origin, origins) else Evidence.CROSS_ORIGIN
 
@@ -61,22 +67,29 @@ def same_origin(request: Request, origin: str, origins: Collection[str]) -> bool
     if origins:
         return origin in origins
     host = request.header(b"host").decode("latin-1").lower()
-    if request.scheme in ("https", "wss"):
-        return origin == f"https://{host}"
-    return origin in (f"http://{host}", f"https://{host}")
+    if not host:
+        return False
+    if origin == f"https://{host.removesuffix(':443')}":
+        return True
+    # behind a proxy that ends TLS and does not say so, "http" is what we see of either: then both schemes are ours
+    return request.scheme not in ("https", "wss") and origin == f"http://{host.removesuffix(':80')}"
 
 
 def check_origin(text: str) -> str:
     """Return an origin in the one spelling that browsers send, or raise ConfigError."""
-    parts = urlsplit(text)
     try:
-        port = parts.port
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port
+        if ":" in host:
+            host = f"[{IPv6Address(host)}]"
     except ValueError:
-        port = -1
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or parts.path not in ("", "/") or port == -1:
-        message = f"an origin is scheme://host[:port], as in 'https://shop.example' (found {text!r})"
+        parts, host, port = urlsplit(""), "", None
+    bare = parts.path in ("", "/") and not parts.query and not parts.fragment and "@" not in parts.netloc
+    if parts.scheme not in _DEFAULT_PORTS or not bare or not _HOST(host.strip("[]")) or not text.isprintable():
+        message = f"an origin is scheme://host[:port], as in 'https://shop.example' (found {text!r:.80})"
+        if not text.isascii():
+            message += "; write the host as browsers send it, in punycode (xn--...)"
         raise ConfigError(message)
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     suffix = "" if port is None or port == _DEFAULT_PORTS[parts.scheme] else f":{port}"
     return f"{parts.scheme}://{host}{suffix}"
 
@@ -87,8 +100,13 @@ def token(key: bytes, sid: str, rand: bytes) -> str:
     return f"{_mac(key, sid, text)}.{text}"
 
 
-def verify(key: bytes, sid: str, presented: str) -> bool:
-    """Tell whether `presented` (masked or plain) is a token of session `sid`; constant time in its secret part."""
+def verify(key: bytes, sid: str, presented: object) -> bool:
+    """Tell whether `presented` (masked or plain) is a token of session `sid`; constant time in its secret part.
+
+    Whatever a form can yield may be asked about: nothing, or an uploaded file, is simply no token.
+    """
+    if not isinstance(presented, str):
+        return False
     if _MASKED(presented):
         presented = _unmasked(presented)
     if not _TOKEN(presented):
@@ -102,19 +120,13 @@ def masked(plain: str, entropy: Entropy) -> str:
     raw = plain.encode("ascii")
     pad = entropy(len(raw))
     cipher = bytes(a ^ b for a, b in zip(raw, pad, strict=True))
-    return "m." + b2a_base64(pad + cipher, newline=False).translate(_URLSAFE).rstrip(b"=").decode("ascii")
+    return "m." + b2a_base64(pad + cipher, newline=False).translate(_URLSAFE).decode("ascii")
 
 
 def _unmasked(text: str) -> str:
-    from binascii import Error, a2b_base64
-
-    body = text[2:].encode("ascii").translate(_UNURL)
-    try:
-        raw = a2b_base64(body + b"=" * (-len(body) % 4))
-    except Error:
-        return ""
+    raw = a2b_base64(text[2:].encode("ascii").translate(_UNURL))
     half = len(raw) // 2
-    return bytes(a ^ b for a, b in zip(raw[:half], raw[half:], strict=False)).decode("latin-1")
+    return bytes(a ^ b for a, b in zip(raw[:half], raw[half:], strict=True)).decode("latin-1")
 
 
 def _mac(key: bytes, sid: str, text: str) -> str:

@@ -30,27 +30,45 @@ class SettledError(CoatcheckError):
     """An act that needs a cookie, tried when the response can no longer carry one."""
 
 
-class Refusal(CoatcheckError):
+class Refusal(CoatcheckError):  # noqa: N818 - an answer, not a fault
     """The request is answered by `reply` instead of the handler's response."""
 
     def __init__(self, reply: Reply, reason: str) -> None:
         """Keep the reply that an adapter sends and the reason that a log shows."""
-        super().__init__(reason)
+        super().__init__(reply, reason)
         self.reply = reply
         self.reason = reason
 
+    def __str__(self) -> str:
+        """Show the reason only: the reply is for the client."""
+        return self.reason
+
 
 class StoreError(CoatcheckError):
-    """The store could not answer. Its children say what is known about a commit that failed."""
+    """The store could not answer. Its children say what is known about a commit that failed.
+
+    `retry`: the same commit may be tried again. `unsure`: it may have been applied already.
+    """
+
+    retry = False
+    unsure = False
 
 
 class NotApplied(StoreError):  # noqa: N818 - the contract's own word
     """Nothing of the commit was applied; it may be tried again freely."""
 
+    retry = True
+
 
 class Unknown(StoreError):  # noqa: N818 - the contract's own word
     """The commit may or may not have been applied; try again only with the same commit id."""
 
+    retry = True
+    unsure = True
+
 
 class Unconfirmed(StoreError):  # noqa: N818 - the contract's own word
     """The commit was applied, but its durability was not confirmed in time."""
+
+    retry = True
+    unsure = True

@@ -1,8 +1,18 @@
 """Keys that rotate: each is for a purpose, seals or signs, and is named in what it made.
 
 The opaque session mode needs no key at all; this is for what travels or lies outside the store (sealed tokens, the
-console's links). The newest active key works, older ones still open, revoked ones are refused. AEAD, HMAC and HKDF
-come from the `cryptography` library.
+console's links). AEAD and HKDF come from the `cryptography` library.
+
+| state | seals, signs | opens, verifies | |
+|---|---|---|---|
+| pending | no | no | listed, but trusted by nobody yet |
+| active | the newest | yes | |
+| expired | no | yes | so that nobody is logged out by a rotation |
+| revoked | no | no | it leaked |
+
+A rotation in three steps, each deployed everywhere before the next begins: add the new key after the old one as
+`expired` (all nodes open with it), make it `active` (it is now the newest: all nodes seal with it), make the old one
+`expired`. A key's id goes into everything derived from it, so what one key made cannot be passed off as another's.
 """
 
 from __future__ import annotations
@@ -10,6 +20,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Literal
 
 import msgspec
@@ -41,7 +52,7 @@ class Key(msgspec.Struct, frozen=True):
             problem = "its id must be 1 to 32 letters, digits, - or _"
         elif len(self.secret) < 32:
             problem = f"it has {len(self.secret)} bytes, at least 32 random ones are needed (openssl rand -base64 32)"
-        elif len(set(self.secret)) < 8 or any(word.encode() in text for word in _KNOWN):
+        elif _regular(self.secret) or any(word.encode() in text for word in _KNOWN):
             problem = "it looks like a sample, not like random bytes (openssl rand -base64 32)"
         else:
             return
@@ -53,6 +64,12 @@ class Key(msgspec.Struct, frozen=True):
         return f"Key({self.kid!r}, {self.state})"
 
     __str__ = __repr__
+
+
+def _regular(secret: bytes) -> bool:
+    """Tell whether a secret repeats itself, counts, or has hardly any different bytes: nothing random does."""
+    steps = {(after - before) % 256 for before, after in pairwise(secret)}
+    return len(set(secret)) < 8 or len(steps) < 8 or secret in (secret + secret)[1:-1]
 
 
 class Keyring:
@@ -68,6 +85,9 @@ class Keyring:
             key.check()
             if key.kid in self._keys:
                 message = f"two keys are named {key.kid!r}"
+                raise ConfigError(message)
+            if any(hmac.compare_digest(key.secret, other.secret) for other in self._keys.values()):
+                message = f"key {key.kid!r} has the secret of an older key; a rotation needs a new secret"
                 raise ConfigError(message)
             self._keys[key.kid] = key
         if not any(key.state == "active" for key in self._keys.values()):
@@ -116,5 +136,5 @@ class Keyring:
 
 
 def _derived(key: Key, act: str, purpose: str) -> bytes:
-    info = f"coatcheck/{act}/1\0{purpose}".encode()
+    info = f"coatcheck/{act}/1\0{key.kid}\0{purpose}".encode()
     return HKDFExpand(algorithm=SHA256(), length=32, info=info).derive(key.secret)

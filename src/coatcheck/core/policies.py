@@ -5,9 +5,10 @@ A policy is asked; it never acts. Its defaults mean "no opinion", the severest v
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from enum import IntEnum
+from math import isfinite
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -83,22 +84,51 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
             message = f"timeouts: {problem}"
             raise ConfigError(message)
 
-    def _problems(self) -> Sequence[str]:
+    def _problems(self) -> Iterable[str]:
+        yield from self._not_numbers() or self._contradictions()
+
+    def _not_numbers(self) -> list[str]:
+        """Return what is no duration at all; comparing it would say nothing."""
         found = []
-        if not 0 < self.absolute < float("inf"):
-            found.append(f"absolute must be a number of seconds above 0 (found {self.absolute})")
-        if self.idle is not None and not 0 < self.idle <= self.absolute:
-            found.append(f"idle must lie between 0 and absolute ({self.absolute:g} s; found {self.idle:g} s)")
-        if self.remember is not None and not self.absolute <= self.remember <= 400 * DAY:
-            found.append("remember must lie between absolute and 400 days (browsers keep no cookie longer)")
-        if self.grace < MINUTE and self.renew is not None and not self.why:
-            found.append(
+        for name in _CLOCKS:
+            value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
+                continue
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+            if not number or value < 0 or (value == 0 and name != "grace"):
+                also = ", or None" if name in _OPTIONAL else ""
+                found.append(f"{name} must be a number of seconds above 0 or a timedelta{also} (found {value!r:.40})")
+        why: object = self.why
+        if not isinstance(why, str):
+            found.append(f"why must be text (found {why!r:.40})")
+        return found
+
+    def _contradictions(self) -> Iterable[str]:
+        if self.idle is not None and self.idle > self.absolute:
+            yield f"idle must not exceed absolute ({self.absolute:g} s; found {self.idle:g} s)"
+        if self.absolute > _MOST_LASTING:
+            yield f"absolute must not exceed 400 days: browsers cut cookies there (found {self.absolute:g} s)"
+        if self.remember is not None and not self.absolute <= self.remember <= _MOST_LASTING:
+            yield (
+                f"remember must lie between absolute ({self.absolute:g} s) and 400 days, where browsers cut cookies "
+                f"(found {self.remember:g} s); remember=None remembers nobody"
+            )
+        if self.remember is not None and self.remember_idle is not None and self.remember_idle > self.remember:
+            yield f"remember_idle must not exceed remember ({self.remember:g} s; found {self.remember_idle:g} s)"
+        if self.renew is None:
+            return
+        if self.grace < MINUTE and not self.why:
+            yield (
                 f"a grace under 60 s logs out honest users on slow networks (found {self.grace:g} s); "
                 "where that is wanted, say why='...'"
             )
-        if self.renew is not None and self.renew < 4 * self.grace:
-            found.append(f"renew must be at least 4 times grace ({4 * self.grace:g} s; found {self.renew:g} s)")
-        return found
+        if self.renew < 4 * self.grace:
+            yield f"renew must be at least 4 times grace ({4 * self.grace:g} s; found {self.renew:g} s)"
+
+
+_CLOCKS = ("idle", "absolute", "remember", "remember_idle", "renew", "grace")
+_OPTIONAL = frozenset({"idle", "remember", "remember_idle", "renew"})
+_MOST_LASTING = 400 * DAY
 
 
 PRESETS: dict[str, Timeouts] = {
@@ -108,32 +138,60 @@ PRESETS: dict[str, Timeouts] = {
     "nist-63b-3-aal2": Timeouts(idle=30 * MINUTE, absolute=12 * HOUR),
     "pci": Timeouts(idle=15 * MINUTE, absolute=12 * HOUR, remember=None, remember_idle=None),
     "owasp-low-risk": Timeouts(idle=30 * MINUTE, absolute=8 * HOUR),
-    "owasp-high-value": Timeouts(
-        idle=5 * MINUTE, absolute=4 * HOUR, remember=None, remember_idle=None
-    ),
+    "owasp-high-value": Timeouts(idle=5 * MINUTE, absolute=4 * HOUR, remember=None, remember_idle=None),
 }
 """NIST SP 800-63B-4 sections 2.1.3, 2.2.3, 2.3.3 (2025-07) and its revision 3; PCI DSS v4 8.2.8; OWASP cheat sheet."""
+
+
+_SHALL = {
+    "nist-aal3": ("absolute", "NIST SP 800-63B-4 section 2.3.3"),
+    "pci": ("idle", "PCI DSS v4 requirement 8.2.8"),
+}
+"""The figures that their source demands; the others it recommends."""
 
 
 def timeouts(preset: str | None = None, **changes: Seconds | str | None) -> Timeouts:
     """Return a preset's clocks with changes, each in seconds or as a timedelta; raise ConfigError if they cannot be.
 
-    An absolute timeout below the preset's idle timeout takes the idle timeout down with it.
+    An absolute timeout below the preset's idle timeout takes the idle timeout down with it. A preset whose source
+    demands a figure does not exceed it; what exceeds a recommendation is told by `beyond`.
     """
-    base = Timeouts()
-    if preset is not None:
-        if preset not in PRESETS:
-            message = f"unknown preset {preset!r}; there are {', '.join(PRESETS)}"
-            raise ConfigError(message)
-        base = PRESETS[preset]
+    base = Timeouts() if preset is None else _preset(preset)
     plain = {key: _seconds(value) for key, value in changes.items()}
     unknown = plain.keys() - set(Timeouts.__struct_fields__)
     if unknown:
-        message = f"unknown timeout {sorted(unknown)[0]!r}; there are {', '.join(Timeouts.__struct_fields__)}"
+        message = f"unknown timeout {min(unknown)!r}; there are {', '.join(Timeouts.__struct_fields__)}"
         raise ConfigError(message)
+    absolute = plain.get("absolute")
+    if isinstance(absolute, (int, float)) and base.idle is not None and 0 < absolute < base.idle:
+        plain.setdefault("idle", absolute)
     made: Timeouts = msgspec.structs.replace(base, **plain)
     made.check()
+    if preset in _SHALL:
+        name, source = _SHALL[preset]
+        for found in beyond(made, preset):
+            if found.startswith(f"{name} "):
+                message = f"timeouts: {found}, and {source} demands it; without the preset you may"
+                raise ConfigError(message)
     return made
+
+
+def beyond(clocks: Timeouts, preset: str) -> list[str]:
+    """Return, a sentence each, where clocks are laxer than a preset: for a lint, nothing is refused."""
+    base = _preset(preset)
+    found = []
+    for name in ("idle", "absolute"):
+        most, value = getattr(base, name), getattr(clocks, name)
+        if most is not None and (value is None or value > most):
+            found.append(f"{name} is {'off' if value is None else f'{value:g} s'}, {preset} has {most:g} s at most")
+    return found
+
+
+def _preset(name: str) -> Timeouts:
+    if name not in PRESETS:
+        message = f"unknown preset {name!r}; there are {', '.join(PRESETS)}"
+        raise ConfigError(message)
+    return PRESETS[name]
 
 
 def _seconds(value: Seconds | str | None) -> float | str | None:
@@ -150,7 +208,7 @@ class SessionLimit(msgspec.Struct, frozen=True):
 
     def check(self) -> None:
         """Raise ConfigError for a limit that means nothing."""
-        if self.most < 1 or self.on_limit not in ("evict_oldest", "refuse"):
+        if type(self.most) is not int or self.most < 1 or self.on_limit not in ("evict_oldest", "refuse"):
             message = f"a session limit is at least 1 and 'evict_oldest' or 'refuse' (found {self})"
             raise ConfigError(message)
 

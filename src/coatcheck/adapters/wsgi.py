@@ -1,0 +1,315 @@
+"""Sessions for any WSGI application (PEP 3333): lists, generators, `write()`, late and repeated start_response.
+
+Response start is not the application's call of start_response but the moment before the first byte leaves: the first
+non-empty chunk, `write()`, or the return of a whole list. Until then the handler may still change the session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, TypeAlias, TypeVar, Unpack, overload
+
+from ..core.errors import ConfigError, Refusal
+from ..core.manager import SessionManager
+from ..core.model import Reply, Request
+from ..core.session import Session, Typed
+from ..core.settings import Keywords
+from ..flow.sync import Exchange, Store
+from ..stores.faces import store_of
+
+T = TypeVar("T")
+
+Environ: TypeAlias = dict[str, Any]
+ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None]
+StartResponse: TypeAlias = Callable[..., Callable[[bytes], object]]
+App: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+_KEY = "coatcheck"
+
+
+class Context:
+    """What the middleware left in the environ: the session of this request, and its exchange."""
+
+    __slots__ = ("exchange", "name", "session")
+
+    def __init__(self, exchange: Exchange, session: Session, name: str) -> None:
+        """Keep our own references."""
+        self.exchange = exchange
+        self.session = session
+        self.name = name
+
+
+class SessionMiddleware:
+    """Gives every request of a WSGI application its session, by `session_of(environ)`."""
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        store: str | Store,
+        manager: SessionManager | None = None,
+        **settings: Unpack[Keywords],
+    ) -> None:
+        """Wrap an application; `store` is a URL ("sqlite:///sessions.db") or a store.
+
+        `settings` are those of `Settings`, or `manager` brings them. Raises ConfigError for what is unsafe; opens nothing.
+        """
+        if manager is not None and settings:
+            message = f"give the manager or settings, not both (found {', '.join(sorted(settings))})"
+            raise ConfigError(message)
+        self.app = app
+        self.manager = manager or SessionManager(**settings)
+        self.store = store_of(store)
+        self.exchange = Exchange(self.manager, self.store)
+        self._name = self.manager.cookie.name
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        outer = environ.get(_KEY)
+        if outer is not None and outer.name == self._name:
+            return self.app(environ, start_response)  # the same middleware around us: its exchange is this request's
+        request = _request(environ)
+        if self.manager.excludes(request.path):
+            reply = self.manager.screen(request)
+            return self.app(environ, start_response) if reply is None else _refuse(start_response, reply)
+        session = self.exchange.begin(request)
+        if isinstance(session, Reply):
+            return _refuse(start_response, session)
+        environ[_KEY] = Context(self.exchange, session, self._name)
+        response = Response(self.exchange, session, start_response)
+        try:
+            return response.of(self.app, environ)
+        finally:
+            if outer is not None:
+                environ[_KEY] = outer
+
+
+class Response:
+    """One response on its way to the server: holds the application's start back until the first byte leaves."""
+
+    __slots__ = ("_exchange", "_replaced", "_server_start", "_server_write", "_session", "_start")
+
+    def __init__(self, exchange: Exchange, session: Session, server_start: StartResponse) -> None:
+        """Take the exchange and the server's start_response."""
+        self._exchange = exchange
+        self._session = session
+        self._server_start = server_start
+        self._server_write: Callable[[bytes], object] | None = None
+        self._start: tuple[str, list[tuple[str, str]], ExcInfo | None] | None = None
+        self._replaced: Reply | None = None
+
+    def of(self, app: App, environ: Environ) -> Iterable[bytes]:
+        """Return what the server is to send for an application's answer."""
+        try:
+            iterable = app(environ, self._record)
+        except Refusal as refusal:
+            return self._refused(refusal)
+        except BaseException:
+            self.settle_or_abandon()
+            raise
+        whole = isinstance(iterable, list | tuple)
+        if not whole and not isinstance(iterable, environ.get("wsgi.file_wrapper") or ()):
+            return Body(self, iterable)
+        try:
+            reply = self.send_start()
+        except BaseException:
+            _close(iterable)
+            self.settle_or_abandon()
+            raise
+        self.settle_or_abandon()
+        if reply is None:
+            return iterable
+        _close(iterable)
+        return [reply.body]
+
+    def _record(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], object]:
+        """Stand in for the server's start_response."""
+        if self._server_write is not None:
+            if exc_info is None:
+                message = "start_response was called again after the response started"
+                raise AssertionError(message)
+            raise exc_info[1].with_traceback(exc_info[2])
+        if self._start is not None and exc_info is None:
+            message = "start_response was called twice without exc_info"
+            raise AssertionError(message)
+        self._start = (status, headers, exc_info)
+        return self._write
+
+    def _write(self, data: bytes) -> None:
+        if data:
+            self.send_start()
+        if data and self._replaced is None and self._server_write is not None:
+            self._server_write(data)
+
+    @property
+    def started(self) -> bool:
+        """Whether the server was told status and headers."""
+        return self._server_write is not None
+
+    def send_start(self) -> Reply | None:
+        """Settle the exchange and tell the server status and headers, once; return what replaces the response."""
+        if self._server_write is not None:
+            return self._replaced
+        if self._start is None:
+            message = "the application answered without calling start_response"
+            raise AssertionError(message)
+        status, headers, exc_info = self._start
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        answer = self._exchange.finish(self._session, int(status[:3]), raw)
+        if isinstance(answer, Reply):
+            self._replaced = answer
+            self._server_write = self._server_start(*_start_of(answer))
+            return answer
+        dressed = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer]
+        self._server_write = (
+            self._server_start(status, dressed, exc_info) if exc_info else self._server_start(status, dressed)
+        )
+        return None
+
+    def refused(self, refusal: Refusal) -> Reply:
+        """Answer with a refusal that the application raised before the response started; return what goes out."""
+        status, headers = _start_of(refusal.reply)
+        self._start = (status, headers, None)
+        return self.send_start() or refusal.reply
+
+    def _refused(self, refusal: Refusal) -> Iterable[bytes]:
+        if self.started:
+            self.settle_or_abandon()
+            raise refusal
+        reply = self.refused(refusal)
+        self.settle_or_abandon()
+        return [reply.body]
+
+    def settle_or_abandon(self) -> None:
+        """See the exchange to its end: what was written late is kept, or what must be is committed."""
+        if self._session.visit.outcome is None:
+            self._exchange.abandon(self._session)
+        else:
+            self._exchange.close(self._session)
+
+
+class Body:
+    """An application's generator, on its way to the server."""
+
+    __slots__ = ("_chunks", "_closed", "_iterable", "_response", "_rest")
+
+    def __init__(self, response: Response, iterable: Iterable[bytes]) -> None:
+        """Take the application's iterable; nothing of it runs yet."""
+        self._response = response
+        self._iterable = iterable
+        self._chunks: Iterator[bytes] | None = None
+        self._rest: list[bytes] | None = None
+        self._closed = False
+
+    def __iter__(self) -> Body:
+        """Return the iterator, this."""
+        return self
+
+    def __next__(self) -> bytes:
+        """Return the next chunk; before the first that is not empty, the exchange is settled."""
+        if self._rest is not None:
+            return self._last()
+        if self._chunks is None:
+            self._chunks = iter(self._iterable)
+        response = self._response
+        try:
+            chunk = next(self._chunks, None)
+        except Refusal as refusal:
+            if response.started:
+                raise
+            self._rest = [response.refused(refusal).body]
+            return self._last()
+        if response.started or chunk == b"":
+            if chunk is None:
+                raise StopIteration
+            return chunk
+        reply = response.send_start()
+        if reply is not None:
+            self._rest = [reply.body]
+            return self._last()
+        if chunk is None:
+            raise StopIteration
+        return chunk
+
+    def close(self) -> None:
+        """Close the application's iterable, then the exchange; always both."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            _close(self._iterable)
+        finally:
+            self._response.settle_or_abandon()
+
+    def _last(self) -> bytes:
+        if not self._rest:
+            raise StopIteration
+        return self._rest.pop()
+
+
+@overload
+def session_of(environ: Environ) -> Session: ...
+@overload
+def session_of(environ: Environ, kind: type[T]) -> Typed[T]: ...
+def session_of(environ: Environ, kind: type[T] | None = None) -> Session | Typed[T]:
+    """Return the session of a request, or its data as one typed value.
+
+    Raises ConfigError where there is none: no SessionMiddleware around the application, or an excluded path.
+    """
+    session = context_of(environ).session
+    return session if kind is None else session.as_type(kind)
+
+
+def exchange_of(environ: Environ) -> Exchange:
+    """Return the exchange of a request: for `save`, `take` and `bump`, which commit at once."""
+    return context_of(environ).exchange
+
+
+def context_of(environ: Environ) -> Context:
+    """Return what the middleware left in the environ, or raise ConfigError."""
+    context = environ.get(_KEY)
+    if isinstance(context, Context):
+        return context
+    message = (
+        f"there is no session on {environ.get('PATH_INFO', 'this request')}: is SessionMiddleware installed around the "
+        "application, and is the path not one of exclude=[...]?"
+    )
+    raise ConfigError(message)
+
+
+def _request(environ: Environ) -> Request:
+    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    return Request(
+        environ["REQUEST_METHOD"],
+        environ["wsgi.url_scheme"],
+        path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace"),
+        [
+            (name[5:].replace("_", "-").lower().encode("ascii", "replace"), value.encode("latin-1", "replace"))
+            for name, value in environ.items()
+            if name.startswith("HTTP_")
+        ],
+        environ.get("QUERY_STRING", ""),
+        environ.get("REMOTE_ADDR") or None,
+    )
+
+
+def _start_of(reply: Reply) -> tuple[str, list[tuple[str, str]]]:
+    headers = [(name.decode("latin-1").title(), value.decode("latin-1")) for name, value in reply.headers]
+    headers.append(("Content-Length", str(len(reply.body))))
+    return f"{reply.status} {HTTPStatus(reply.status).phrase}", headers
+
+
+def _refuse(start_response: StartResponse, reply: Reply) -> Iterable[bytes]:
+    """Answer in the application's place."""
+    start_response(*_start_of(reply))
+    return [reply.body]
+
+
+def _close(iterable: Iterable[bytes]) -> None:
+    close = getattr(iterable, "close", None)
+    if close is not None:
+        close()

@@ -1,0 +1,98 @@
+"""What is worth remembering, as events: facts, each written with the change that earns it, named as OWASP names them.
+
+A fact names the handle, the subject and the client; it never holds a secret (OWASP Logging Vocabulary; standards: the
+maps to OCSF and ECS start from these names).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+from .model import Client, Event, Instant, Record
+
+Severity: TypeAlias = Literal["info", "warning", "critical"]
+
+_SEVERE: dict[str, Severity] = {
+    "session_token_reuse": "critical",
+    "session_use_after_expire": "critical",
+    "session_unreadable": "warning",
+    "session_write_dropped": "warning",
+    "excess_sessions_exceeded": "warning",
+    "csrf_denied": "warning",
+    "session_cookie_ambiguous": "warning",
+    "session_unknown_token": "warning",
+}
+
+
+def severity(event: Event) -> Severity:
+    """Return how loudly an event speaks: replays and uses after the end are critical, unless they are expected."""
+    if event.detail.get("expected") or event.detail.get("kind") == "straggler":
+        return "info"
+    return _SEVERE.get(event.name, "info")
+
+
+def about(name: str, record: Record, now: Instant, client: Client | None, **detail: Any) -> Event:
+    """Return an event about a record."""
+    return Event(
+        name=name,
+        at=now,
+        realm=record.realm,
+        handle=record.handle,
+        subject=record.subject,
+        client=client,
+        detail=detail,
+    )
+
+
+def created(record: Record, now: Instant, instead_of: Record | None) -> tuple[Event, ...]:
+    """Return the facts of a new record: that it exists and, with a subject, that somebody authenticated."""
+    before = {} if instead_of is None else {"instead_of": instead_of.handle}
+    made = about("session_created", record, now, record.client, persistent=record.persistent, **before)
+    if record.subject is None:
+        return (made,)
+    proof = about("authn_login_success", record, now, record.client, methods=list(record.methods), level=record.level)
+    return (made, proof)
+
+
+def reuse(record: Record, now: Instant, client: Client, kind: str) -> Event:
+    """Return the fact that a superseded token was presented, with both contexts."""
+    known = record.client or Client()
+    return about(
+        "session_token_reuse",
+        record,
+        now,
+        client,
+        kind=kind,
+        known_address=known.address,
+        known_agent=known.agent,
+    )
+
+
+def used_after_end(record: Record, now: Instant, client: Client) -> Event:
+    """Return the fact that an ended session's token was presented; expected from parallel requests just after."""
+    age = now - (record.ended_at or now)
+    expected = record.ended_because in ("logout", "superseded", "replaced") and age < 60.0
+    return about(
+        "session_use_after_expire",
+        record,
+        now,
+        client,
+        because=record.ended_because,
+        age=round(age, 3),
+        expected=expected,
+    )
+
+
+def line(event: Event) -> str:
+    """Return an event as one line of plain text: what came from outside is escaped, so that it cannot forge a line."""
+    client = event.client or Client()
+    shown = {"handle": event.handle, "subject": event.subject, "address": client.address, **event.detail}
+    words = [f"{name}={_escaped(value)}" for name, value in shown.items() if value is not None]
+    return " ".join([event.name, *words])
+
+
+def _escaped(value: Any) -> str:
+    text = str(value)
+    if text.isascii() and text.isprintable() and " " not in text and "=" not in text:
+        return text
+    return ascii(text)

@@ -1,0 +1,70 @@
+"""Which requests are answered at all: by their host, and by the site that caused them. No cookie is looked at here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import csrf, replies
+from .model import Reply, Request
+from .settings import Settings, checked_origins, is_local
+
+
+class Screen:
+    """Refuses what was not meant for us, or was caused by another site."""
+
+    def __init__(self, settings: Settings, heard: Callable[[str, Request], None]) -> None:
+        """Take the settings, and who counts what is refused; raise ConfigError for origins that are none."""
+        self._heard = heard
+        self._csrf = settings.csrf
+        self._insecure = settings.allow_insecure_http
+        self._origins = checked_origins(settings.origins, insecure=self._insecure)
+        self._trusted = frozenset(csrf.check_origin(origin) for origin in settings.trusted_origins)
+        self._exempt = frozenset(settings.csrf_exempt)
+        self._any_host = bool(self._origins) and not self._insecure
+        self._host_seen: bytes | None = None
+
+    def check(self, request: Request) -> Reply | None:
+        """Return the answer to a request that is refused whoever sends it: wrong host, or caused by another site."""
+        if not self._any_host and (reply := self._wrong_host(request)) is not None:
+            return reply
+        if request.method in csrf.SAFE_METHODS and request.kind == "http":
+            return None
+        return self._cross_origin(request)
+
+    def _wrong_host(self, request: Request) -> Reply | None:
+        host = request.header(b"host")
+        if self._insecure:
+            if any(name == b"forwarded" or name.startswith(b"x-forwarded-") for name, _ in request.headers):
+                return replies.misconfigured(
+                    "allow_insecure_http is for localhost, but this request came through a proxy "
+                    "(it has forwarding headers); drop it and set origins=['https://...']"
+                )
+            if not is_local(host.decode("latin-1")):
+                return replies.misconfigured(
+                    "allow_insecure_http is honoured on localhost only; drop it and set origins=['https://...']"
+                )
+            return None
+        if host != self._host_seen:
+            if not is_local(host.decode("latin-1")):
+                return replies.misconfigured(
+                    "this application does not say what it is called; set origins=['https://your.host'] "
+                    "(only localhost and test hosts are served without)"
+                )
+            self._host_seen = host
+        return None
+
+    def _cross_origin(self, request: Request) -> Reply | None:
+        if request.kind == "websocket":
+            # a handshake is a GET, so Fetch metadata's rules call it safe; it is not (CSR-11)
+            origin = request.header(b"origin").decode("latin-1")
+            if csrf.same_origin(request, origin, self._origins) or (origin and origin in self._trusted):
+                return None
+            if not origin and not request.header(b"cookie"):
+                return None  # no browser: nobody's cookie is ridden
+        elif self.evidence(request) is not csrf.Evidence.CROSS_ORIGIN:
+            return None
+        self._heard("csrf_denied", request)
+        return replies.cross_origin() if self._csrf == "refuse" else None
+
+    def evidence(self, request: Request) -> csrf.Evidence:
+        return csrf.evidence(request, self._origins, self._trusted, self._exempt)

@@ -1,0 +1,448 @@
+"""The handler's side of a session: a mapping that waits for nothing, and the acts that change who is logged in.
+
+A handler reads and writes; what it asked for is kept in the session's `Visit`. Nothing is stored before the response
+starts, when the manager settles the visit (core/manager.py). So `login` is the same plain call in every framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
+from datetime import timedelta
+from typing import Any, Final, Generic, Literal, NoReturn, Protocol, TypeAlias, TypeVar
+
+import msgspec
+
+from . import typed
+from .errors import DataError, Refusal, SettledError
+from .model import Because, Change, Event, Handle, Headers, Instant, Level, Outcome, Record, Request, Ticket
+
+T = TypeVar("T")
+
+
+class All:
+    """The type of ALL: every key of an anonymous session moves into the login."""
+
+
+ALL: Final = All()
+
+Carry: TypeAlias = Collection[str] | Mapping[str, Callable[[Any], bool]] | All
+"""Which keys of an anonymous session move into a login: names, names with a validator each, or ALL."""
+
+RESERVED: Final = frozenset({"next", "state", "nonce", "code_verifier", "oauth_state", "oidc_state", "oidc_nonce"})
+"""Keys that never move: whoever planted an anonymous session would choose where its victim goes after login."""
+
+MOST_SUBJECT = 255
+
+
+class Login(msgspec.Struct, frozen=True):
+    """A login that the handler asked for."""
+
+    subject: str
+    methods: tuple[str, ...]
+    level: int
+    remember: bool
+    ticket: Ticket
+
+
+class Lasting(msgspec.Struct, frozen=True):
+    """How long the handler wants this session to last: seconds, a moment, and whether its cookie outlives the browser."""
+
+    idle: float | None = None
+    until: Instant | None = None
+    browser_only: bool | None = None
+
+
+class Visit:
+    """One session during one exchange: what came in, what the handler asked for, what is still to be committed.
+
+    It is the manager's and the flow's; handlers have no business here. Most visits leave most of it untouched.
+    """
+
+    # what came in
+    record: Record | None = None  # believed: its ticket is good and the session is live
+    ticket: Ticket | None = None
+    proof: bytes = b""  # the hash of the ticket's turn
+    standing: int = 0  # its tokens.TokenClass
+    presented: Record | None = None  # the family of this record was proved, whatever became of it
+    presented_as: int = 0
+    bare: bool = False  # no cookie of ours came: an anonymous session may be handed out
+    arrived: Instant = 0.0
+    level: int = Level.ANONYMOUS
+    step_up: bool = False
+    origin_proved: bool = True
+    ended_because: str | None = None
+    base: bytes = b""
+    data: dict[str, Any]
+    # what the handler asked for
+    consulted: bool = False
+    login: Login | None = None
+    logout: Literal["", "here", "everywhere"] = ""
+    renew: Ticket | None = None
+    end_others: str = ""
+    wanted: bool = False
+    planned: Ticket | None = None
+    lasting: Lasting | None = None
+    kept: bool = False
+    typed: Typed[Any] | None = None
+    # what is to be committed before the handler runs
+    urgent: tuple[Change, ...] = ()
+    urgent_required: bool = False
+    notes: tuple[tuple[bytes, Event], ...] = ()
+    # what was settled
+    status: int = 0
+    headers: Headers = ()
+    dropped: str = ""
+    outcome: Outcome | None = None
+
+    def __init__(self, counter: Counter, request: Request) -> None:
+        """Begin with nothing known."""
+        self.counter = counter
+        self.request = request
+        self.data = {}
+
+    def __repr__(self) -> str:
+        """Show no secret."""
+        return f"<Visit of {self.record!r}>"
+
+
+class Counter(Protocol):
+    """What a session asks of its manager."""
+
+    def mint(self) -> Ticket:
+        """Return a ticket for a new session."""
+        ...
+
+    def allow_login(self, visit: Visit) -> None:
+        """Raise Refusal where this request may not log anybody in (login CSRF)."""
+        ...
+
+    def carried(self, data: dict[str, Any], carry: Carry | None) -> dict[str, Any]:
+        """Return what moves out of an anonymous session into a login."""
+        ...
+
+    def csrf_token(self, visit: Visit) -> str:
+        """Return a fresh spelling of the session's token."""
+        ...
+
+    def check_csrf(self, visit: Visit, token: str) -> bool:
+        """Tell whether the token is one of this session's."""
+        ...
+
+    def challenge(self, visit: Visit, *, reauthenticate: bool, within: float | None) -> Refusal:
+        """Return the refusal that asks the user to log in (again)."""
+        ...
+
+    def now(self) -> Instant:
+        """Return the time."""
+        ...
+
+
+class Session(MutableMapping[str, Any]):
+    """What a server remembers of one browser between requests, as the handler sees it.
+
+    A mapping of str keys to values that the codec keeps; nested changes count. It is not for concurrent use within
+    one request. `login`, `logout`, `renew` and `require_login` decide who is there; data never does.
+    """
+
+    def __init__(self, visit: Visit) -> None:
+        """Show the data of a visit; applications get their session from `session_of(request)`."""
+        self.visit = visit
+
+    # -- who is there ------------------------------------------------------------------------------------------------
+
+    @property
+    def subject(self) -> str | None:
+        """Who is logged in, or None."""
+        visit = self._looked()
+        if visit.login is not None:
+            return visit.login.subject
+        return None if visit.logout or visit.record is None else visit.record.subject
+
+    @property
+    def handle(self) -> Handle | None:
+        """The session's public name, for logs and revocation; None until something is stored or somebody logs in."""
+        visit = self._looked()
+        if visit.login is not None:
+            return visit.login.ticket.handle
+        if visit.renew is not None:
+            return visit.renew.handle
+        return None if visit.logout or visit.record is None else visit.record.handle
+
+    @property
+    def level(self) -> int:
+        """How surely we know who is there: a `Level`."""
+        visit = self._looked()
+        if visit.login is not None:
+            return visit.login.level
+        return Level.ANONYMOUS if visit.logout else visit.level
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """How the subject authenticated (RFC 8176 names such as "pwd", "otp", "hwk")."""
+        visit = self._looked()
+        if visit.login is not None:
+            return visit.login.methods
+        return () if visit.logout or visit.record is None else visit.record.methods
+
+    @property
+    def authenticated_at(self) -> Instant | None:
+        """When the subject last authenticated (seconds since 1970, UTC), or None."""
+        visit = self._looked()
+        if visit.login is not None:
+            return visit.arrived
+        return None if visit.logout or visit.record is None else visit.record.authenticated_at
+
+    @property
+    def idle_ends_at(self) -> Instant | None:
+        """When the session ends if nobody comes, as it was stored when this request came; None: never, or no session."""
+        record = self._looked().record
+        if record is None or record.idle_for is None:
+            return None
+        return record.seen_at + record.idle_for
+
+    @property
+    def ends_at(self) -> Instant | None:
+        """When the session ends whatever happens; None: no session."""
+        record = self._looked().record
+        return None if record is None else record.expires_at
+
+    @property
+    def is_new(self) -> bool:
+        """Whether this request came without a session that still counts."""
+        return self._looked().record is None
+
+    @property
+    def ended_because(self) -> str | None:
+        """Why the session that this browser presented is over ("idle", "logout", "theft" ...), or None."""
+        return self._looked().ended_because
+
+    @property
+    def consulted(self) -> bool:
+        """Whether the handler looked at all: then the response varies by cookie."""
+        return self.visit.consulted
+
+    @property
+    def settled(self) -> bool:
+        """Whether the response has started: what needs a cookie comes too late now."""
+        return self.visit.outcome is not None
+
+    # -- acts --------------------------------------------------------------------------------------------------------
+
+    def login(
+        self,
+        subject: str,
+        *,
+        methods: tuple[str, ...] = ("pwd",),
+        level: int = Level.AAL1,
+        remember: bool = False,
+        carry: Carry | None = None,
+    ) -> None:
+        """Log a subject in whose proof you have just checked: a new handle and secret, and the old session ends.
+
+        The same subject again is a re-authentication or step-up (data stays); another one starts empty; out of an
+        anonymous session only the keys that `carry` (or the manager's `carry`) names move.
+        `remember` chooses the longer clocks and a cookie that outlives the browser.
+        Raises SettledError when the response has started, Refusal when the request cannot show that it came from us.
+        """
+        visit = self._before_start("login")
+        if type(subject) is not str or not 0 < len(subject) <= MOST_SUBJECT or not subject.isprintable():
+            message = f"a subject is 1 to {MOST_SUBJECT} printable characters (found {subject!r:.60})"
+            raise DataError(message, key="subject", found=type(subject).__qualname__)
+        if visit.request.kind == "websocket":
+            message = "a websocket cannot log anybody in: it cannot hand out a cookie; log in by a request"
+            raise SettledError(message)
+        visit.counter.allow_login(visit)
+        before = self.subject
+        if before is None:
+            visit.data = visit.counter.carried(visit.data, carry)
+        elif before != subject:
+            visit.data = {}
+        visit.typed = None
+        visit.renew = None
+        visit.login = Login(subject, tuple(methods), int(level), remember, visit.counter.mint())
+
+    def logout(self, *, everywhere: bool = False) -> None:
+        """End this session, or with `everywhere` all of the subject's; committed whatever becomes of the response."""
+        visit = self._looked()
+        visit.logout = "everywhere" if everywhere or visit.logout == "everywhere" else "here"
+        visit.login = visit.renew = visit.planned = visit.typed = visit.lasting = None
+        visit.wanted = False
+        visit.end_others = ""
+        visit.data = {}
+
+    def renew(self) -> None:
+        """Hand out a new handle and secret for the same session: call it when privileges change.
+
+        Raises SettledError when the response has started.
+        """
+        visit = self._before_start("renew")
+        if visit.request.kind == "websocket":
+            message = "a websocket cannot renew a session: it cannot hand out a cookie"
+            raise SettledError(message)
+        if visit.login is None and visit.record is not None and not visit.logout:
+            visit.renew = visit.counter.mint()
+
+    def end_others(self, because: Because = "owner") -> None:
+        """End the subject's other sessions, in the same commit as whatever else this request does."""
+        self._before_start("end_others")
+        self.visit.end_others = because
+
+    def require_login(self, *, within: timedelta | float | None = None, level: int | None = None) -> str:
+        """Return the subject, or raise Refusal: nobody, not surely enough, or not recently enough (seconds)."""
+        visit = self._looked()
+        subject = self.subject
+        seconds = within.total_seconds() if isinstance(within, timedelta) else within
+        if subject is None:
+            raise visit.counter.challenge(visit, reauthenticate=False, within=seconds)
+        if (within is not None or level is not None) and not self._fresh(visit, seconds, level):
+            raise visit.counter.challenge(visit, reauthenticate=True, within=seconds)
+        return subject
+
+    def _fresh(self, visit: Visit, within: float | None, level: int | None) -> bool:
+        if visit.login is None and (visit.step_up or visit.level <= Level.REMEMBERED):
+            return False
+        if level is not None and self.level < level:
+            return False
+        since = self.authenticated_at
+        return within is None or (since is not None and visit.counter.now() - since <= within)
+
+    def csrf_token(self) -> str:
+        """Return a token for a form or a header of this session; each call spells it anew (BREACH)."""
+        visit = self._looked()
+        if visit.login is None and (visit.record is None or visit.logout):
+            visit.wanted = True
+            if visit.planned is None:
+                visit.planned = visit.counter.mint()
+        return visit.counter.csrf_token(visit)
+
+    def check_csrf(self, token: str) -> bool:
+        """Tell whether a form's token is this session's; a good one lets a request without Origin log in."""
+        visit = self._looked()
+        good = visit.counter.check_csrf(visit, token)
+        visit.origin_proved = visit.origin_proved or good
+        return good
+
+    def lasting(
+        self, *, idle: timedelta | float | None = None, until: Instant | None = None, browser_only: bool | None = None
+    ) -> None:
+        """Shorten this session (seconds, or a moment), or lengthen it up to what the policy allows.
+
+        `browser_only` chooses whether its cookie dies with the browser.
+        """
+        self._before_start("lasting")
+        seconds = idle.total_seconds() if isinstance(idle, timedelta) else idle
+        if seconds is not None and seconds <= 0:
+            message = f"an idle timeout is above 0 seconds (found {seconds:g}); to end a session call logout()"
+            raise DataError(message, key="idle", found="number")
+        self.visit.lasting = Lasting(seconds, until, browser_only)
+
+    def keep(self) -> None:
+        """Keep this request's writes even if the response is a 5xx."""
+        self.visit.kept = True
+
+    def replace(self, mapping: Mapping[str, Any]) -> None:
+        """Put other data in place of all that is there."""
+        visit = self._looked()
+        visit.typed = None
+        visit.data = dict(mapping)
+
+    def as_type(self, kind: type[T]) -> Typed[T]:
+        """Return the data as one value of `kind` (a msgspec Struct, dataclass or TypedDict), validated.
+
+        Raises DataError where the data does not fit; with `data=kind` in the settings that is "no session" instead.
+        """
+        visit = self._looked()
+        if visit.typed is None or not visit.typed.is_of(kind):
+            visit.typed = Typed(self, kind, typed.to_type(visit.data, kind))
+        return visit.typed
+
+    def _before_start(self, act: str) -> Visit:
+        visit = self._looked()
+        if visit.outcome is not None:
+            message = f"session.{act}() after the response started: its cookie can no longer be sent; call it earlier"
+            raise SettledError(message)
+        return visit
+
+    def _looked(self) -> Visit:
+        visit = self.visit
+        visit.consulted = True
+        return visit
+
+    # -- the mapping -------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: str) -> Any:
+        """Return a value, or raise KeyError."""
+        visit = self.visit
+        visit.consulted = True
+        return visit.data[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Set a value; its type is checked when the response starts."""
+        self._looked().data[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        """Delete a value, or raise KeyError."""
+        del self._looked().data[key]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the keys."""
+        return iter(self._looked().data)
+
+    def __len__(self) -> int:
+        """Return the number of keys."""
+        return len(self._looked().data)
+
+    def __contains__(self, key: object) -> bool:
+        """Tell whether a key is there."""
+        return key in self._looked().data
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value, or the default."""
+        visit = self.visit
+        visit.consulted = True
+        return visit.data.get(key, default)
+
+    def copy(self) -> dict[str, Any]:
+        """Return the data as a plain dict (shallow)."""
+        return dict(self._looked().data)
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a plain dict of the data, overlaid with another mapping."""
+        return {**self.copy(), **other}
+
+    def __ior__(self, other: Mapping[str, Any]) -> Session:  # noqa: PYI034 - a MutableMapping, as users see it
+        """Lay another mapping over the data."""
+        self.update(other)
+        return self
+
+    def __repr__(self) -> str:
+        """Show what a log may show: no value, no secret."""
+        visit = self.visit
+        record = visit.record
+        name = visit.login.ticket.handle if visit.login else record.handle if record else "unsaved"
+        return f"<Session {name}, {len(visit.data)} keys>"
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled: a session holds its secret."""
+        message = "a Session is for one request and holds its secret; copy the data with session.copy()"
+        raise TypeError(message)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Typed(Generic[T]):
+    """A session whose data is one value of a type that the application named; change `data` or put another there."""
+
+    def __init__(self, session: Session, kind: type[T], data: T) -> None:
+        """Show the session's data as `data`; applications get it from `session_of(request, Cart)`."""
+        self.session = session
+        self.data = data
+        self._kind = kind
+
+    def is_of(self, kind: type[Any]) -> bool:
+        """Tell whether this is a view of that type."""
+        return self._kind is kind
+
+    def __repr__(self) -> str:
+        """Show the session, not the data."""
+        return f"<Typed {self.session!r}>"

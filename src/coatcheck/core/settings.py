@@ -1,0 +1,198 @@
+"""What an application chooses, checked once when it is built: unsafe or contradictory choices are refused by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypedDict
+
+import msgspec
+
+from . import codec, typed
+from .cookies import CookieSpec, SameSite
+from .csrf import check_origin
+from .errors import ConfigError, DataError
+from .model import Limit
+from .policies import Policy, SessionLimit, Timeouts, timeouts
+from .session import RESERVED, All, Carry
+
+LOCAL = ("localhost", "127.0.0.1", "[::1]", "testserver", "testserver.local")
+
+
+class Keywords(TypedDict, total=False):
+    """The settings as keywords; every adapter takes them. `Settings` says what each means."""
+
+    name: str
+    realm: str | None
+    origins: Collection[str]
+    trusted_origins: Collection[str]
+    csrf: Literal["refuse", "report", "off"]
+    csrf_exempt: Collection[str]
+    missing_headers: Literal["allow", "deny"]
+    timeouts: Timeouts | str
+    policies: Sequence[Policy]
+    limit: SessionLimit | int | None
+    carry: Carry
+    data: type[Any] | None
+    trusted_proxies: Iterable[str]
+    allow_insecure_http: bool
+    same_site: SameSite
+    same_site_reason: str
+    domain: str | None
+    path: str
+    partitioned: bool
+    exclude: Sequence[str]
+    passive: Collection[str]
+    on_theft: Literal["end", "note"]
+    store_down: Literal["refuse", "anonymous"]
+    login_url: str | None
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The choices; the defaults are the secure ones.
+
+    name: the cookie's. realm: the audience a session is for (default: the cookie's name); a token of another realm is
+    garbage. origins: what this application is called from outside ("https://shop.example"): the one truth for Origin.
+    trusted_origins: other sites that may post here. csrf: what happens to the rest. csrf_exempt: exact paths that need
+    no check (webhooks). missing_headers: what an unsafe request with neither Sec-Fetch-Site nor Origin may do.
+    timeouts: `timeouts(...)` or a preset's name. limit: live sessions a subject may have. carry: keys of an anonymous
+    session that move into a login. data: the type of the session's data. trusted_proxies: whose X-Forwarded-For is
+    believed. allow_insecure_http: plain http, on localhost only, under another cookie name. exclude: path prefixes
+    without sessions. passive: exact paths whose requests are no activity. on_theft: what a replayed old token does.
+    store_down: what happens to requests while the store is away. login_url: where browsers are sent to log in.
+    """
+
+    name: str = "__Host-coat"
+    realm: str | None = None
+    origins: Collection[str] = ()
+    trusted_origins: Collection[str] = ()
+    csrf: Literal["refuse", "report", "off"] = "refuse"
+    csrf_exempt: Collection[str] = ()
+    missing_headers: Literal["allow", "deny"] = "allow"
+    timeouts: Timeouts | str = Timeouts()
+    policies: Sequence[Policy] = ()
+    limit: SessionLimit | int | None = None
+    carry: Carry = ()
+    data: type[Any] | None = None
+    trusted_proxies: Iterable[str] = ()
+    allow_insecure_http: bool = False
+    same_site: SameSite = "Lax"
+    same_site_reason: str = ""
+    domain: str | None = None
+    path: str = "/"
+    partitioned: bool = False
+    exclude: Sequence[str] = ()
+    passive: Collection[str] = ()
+    on_theft: Literal["end", "note"] = "end"
+    store_down: Literal["refuse", "anonymous"] = "refuse"
+    login_url: str | None = None
+
+    @property
+    def clocks(self) -> Timeouts:
+        """The timeouts, a preset's name resolved."""
+        chosen = timeouts(self.timeouts) if isinstance(self.timeouts, str) else self.timeouts
+        chosen.check()
+        return chosen
+
+    @property
+    def cookie(self) -> CookieSpec:
+        """The cookie, renamed and without Secure where plain http is allowed."""
+        spec = CookieSpec(
+            name=insecure_name(self.name) if self.allow_insecure_http else self.name,
+            path=self.path,
+            domain=self.domain,
+            secure=not self.allow_insecure_http,
+            same_site=self.same_site,
+            partitioned=self.partitioned,
+            reason=self.same_site_reason,
+        )
+        spec.check()
+        return spec
+
+    @property
+    def most(self) -> Limit | None:
+        """The session limit, as stores apply it."""
+        if self.limit is None:
+            return None
+        limit = SessionLimit(self.limit) if isinstance(self.limit, int) else self.limit
+        limit.check()
+        return Limit(limit.most, refuse=limit.on_limit == "refuse")
+
+    def check(self) -> None:
+        """Raise ConfigError for the first thing that is wrong."""
+        for problem in self._problems():
+            raise ConfigError(problem)
+
+    def _problems(self) -> Iterable[str]:
+        for field, known in _CHOICES.items():
+            if getattr(self, field) not in known:
+                yield f"{field} is {' or '.join(map(repr, known))} (found {getattr(self, field)!r})"
+        for field in ("origins", "trusted_origins", "csrf_exempt", "exclude", "passive", "carry", "trusted_proxies"):
+            if isinstance(getattr(self, field), str):
+                yield f"{field} is a list, not a text (found {getattr(self, field)!r}); write [{getattr(self, field)!r}]"
+        if "\0" in (self.realm or "") or self.realm == "":
+            yield "the realm is a name without NUL"
+        if self.allow_insecure_http and any(origin.startswith("https:") for origin in self.origins):
+            yield "allow_insecure_http is for http://localhost, but origins name https; drop one of them"
+        if not isinstance(self.carry, All):
+            for key in RESERVED & set(self.carry):
+                yield f"{key!r} never moves into a login: whoever planted it would choose where the user goes"
+        for path in (*self.csrf_exempt, *self.exclude, *self.passive):
+            if not path.startswith("/"):
+                yield f"paths start with / (found {path!r})"
+        if self.data is not None:
+            yield from _untyped(self.data)
+
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "csrf": ("refuse", "report", "off"),
+    "missing_headers": ("allow", "deny"),
+    "on_theft": ("end", "note"),
+    "store_down": ("refuse", "anonymous"),
+}
+
+
+def settings_of(keywords: Mapping[str, Any]) -> Settings:
+    """Return checked settings; raise ConfigError for a name that does not exist or a choice that is refused."""
+    unknown = sorted(keywords.keys() - set(Settings.__struct_fields__))
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], Settings.__struct_fields__, 1)
+        advice = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(Settings.__struct_fields__)}"
+        message = f"there is no setting {unknown[0]!r}; {advice}"
+        raise ConfigError(message)
+    settings = Settings(**keywords)
+    settings.check()
+    return settings
+
+
+def checked_origins(origins: Collection[str], *, insecure: bool) -> frozenset[str]:
+    """Return origins as browsers spell them; plain http counts on localhost only."""
+    found = frozenset(check_origin(origin) for origin in origins)
+    for origin in found:
+        if origin.startswith("http:") and not (insecure and is_local(origin.removeprefix("http://"))):
+            message = (
+                f"origin {origin!r} is plain http: its cookies travel readable; use https, "
+                "or allow_insecure_http=True on localhost"
+            )
+            raise ConfigError(message)
+    return found
+
+
+def is_local(host: str) -> bool:
+    """Tell whether a Host header names this machine or a test client (RFC 6761: localhost and test are reserved)."""
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    name = name.lower()
+    return name in LOCAL or name.endswith((".localhost", ".test"))
+
+
+def insecure_name(name: str) -> str:
+    """Return the cookie's name over plain http: without a prefix, so that the secure mode never reads it."""
+    return name.removeprefix("__Host-Http-").removeprefix("__Host-").removeprefix("__Secure-") + "-insecure"
+
+
+def _untyped(kind: type[Any]) -> Iterable[str]:
+    """Yield why `kind` cannot be the type of a session's data: a new session starts from its defaults."""
+    try:
+        codec.encode(typed.from_type(typed.to_type({}, kind)))
+    except DataError as error:
+        yield f"data={kind.__qualname__}: every field needs a default that a session can keep ({error})"

@@ -1,0 +1,335 @@
+"""What an exchange leaves: given what the handler did and how the response starts, which changes and which cookie.
+
+The order in `settle` is the order of weight: a logout is kept whatever the status; on a 5xx everything else falls, and
+what a login caused falls as one; then login, renewal of the handle, a new session, and last the ordinary read or write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from . import codec, facts, records, replies, tokens, typed
+from .cookies import CookieWriter
+from .model import (
+    Change,
+    Client,
+    End,
+    EndOthers,
+    Headers,
+    Insert,
+    Instant,
+    Limit,
+    Outcome,
+    Record,
+    Replace,
+    Request,
+    Ticket,
+    Touch,
+    Update,
+)
+from .policies import Timeouts
+from .session import Visit
+from .settings import Settings
+from .tokens import Entropy, TokenClass
+
+_SKIP_RENEWAL = frozenset({204, 206, 304})
+_THEFT = (TokenClass.STRAGGLER, TokenClass.LATE, TokenClass.STALE)
+_NOTHING = Outcome()
+
+
+class Settler:
+    """Settles the visits of one application."""
+
+    __slots__ = (
+        "_client",
+        "_clocks",
+        "_cookie",
+        "_entropy",
+        "_limit",
+        "_now",
+        "_passive",
+        "_realm",
+        "_realm_bytes",
+        "_settings",
+        "_touch_every",
+        "_untouched",
+    )
+
+    def __init__(
+        self,
+        settings: Settings,
+        clocks: Timeouts,
+        limit: Limit | None,
+        cookie: CookieWriter,
+        *,
+        realm: str,
+        now: Callable[[], Instant],
+        entropy: Entropy,
+        client: Callable[[Request], Client],
+    ) -> None:
+        """Take what the manager checked."""
+        self._settings = settings
+        self._clocks = clocks
+        self._limit = limit
+        self._cookie = cookie
+        self._realm = realm
+        self._realm_bytes = realm.encode()
+        self._now = now
+        self._entropy = entropy
+        self._client = client
+        self._passive = frozenset(settings.passive)
+        self._touch_every = clocks.touch_every
+        kind = settings.data
+        self._untouched = b"" if kind is None else codec.encode(typed.from_type(typed.to_type({}, kind)))
+
+    def settle(self, visit: Visit, status: int, headers: Headers) -> Outcome:
+        """Return what this exchange leaves to be committed, and the headers that may go out once it is.
+
+        Raises DataError, naming key and type, for a value that a session cannot keep.
+        """
+        visit.status, visit.headers = status, headers
+        failed = status >= 500 and not visit.kept
+        if visit.logout:
+            outcome = self._settle_logout(visit, failed)
+        elif failed:
+            outcome = self._settle_read(visit)
+        elif visit.login is not None:
+            outcome = self._settle_login(visit, ())
+        elif visit.renew is not None:
+            outcome = self._settle_renew(visit)
+        elif visit.record is None:
+            outcome = self._settle_new(visit)
+        else:
+            outcome = self._settle_known(visit, visit.record)
+        if visit.consulted and not outcome.vary:
+            outcome = replace(outcome, vary=("Cookie",))
+        return outcome
+
+    def late(self, visit: Visit) -> Outcome:
+        """Return what was written after the response started, as far as it needs no cookie."""
+        visit.status, visit.headers = 0, ()
+        if visit.logout and visit.record is not None:
+            return replace(self._settle_logout(visit, failed=True), cookies=())
+        if not visit.consulted or visit.logout:
+            return _NOTHING
+        data = self._encoded(visit)
+        if data == visit.base:
+            return _NOTHING
+        if visit.record is None:
+            visit.dropped = "written after the response started, when no cookie could be sent any more"
+            return _NOTHING
+        return self._updated(visit, visit.record, data)
+
+    def _settle_logout(self, visit: Visit, failed: bool) -> Outcome:
+        now = self._now()
+        changes: list[Change] = []
+        record = visit.record or visit.presented
+        if record is not None and record.ended_at is None:
+            event = facts.about("session_logout", record, now, self._client(visit.request))
+            changes.append(End(handle=record.handle, because="logout", events=(event,)))
+            if visit.logout == "everywhere" and record.subject is not None:
+                changes.append(EndOthers(realm=self._realm, subject=record.subject, because="logout"))
+        if not failed and visit.login is not None:
+            return self._settle_login(visit, changes)
+        if visit.request.kind == "websocket":
+            cookies: tuple[bytes, ...] = ()
+        elif not failed and visit.data:
+            made, cookie = self._anonymous(visit, now)
+            changes.append(made)
+            cookies = (cookie,)
+        else:
+            cookies = () if visit.bare else (self._cookie.clear(),)
+        return Outcome(changes=tuple(changes), durable=True, required=True, cookies=cookies)
+
+    def _settle_login(self, visit: Visit, before: list[Change] | tuple[()]) -> Outcome:
+        login = visit.login
+        if login is None:
+            raise AssertionError  # settle asked
+        now, client = self._now(), self._client(visit.request)
+        data = self._encoded(visit)
+        record = records.made(self._realm, login.ticket, login, self._clocks, now, client, data)
+        record = replace(record, authenticated_at=visit.arrived)
+        if visit.lasting is not None:
+            record = records.lasting(record, visit.lasting, self._clocks)
+        old = visit.record or visit.presented
+        events = facts.created(record, now, old)
+        changes: list[Change] = list(before)
+        if old is not None and self._is_step_up(visit, old, login.subject) and not before:
+            fresh = replace(record, used_at=None)
+            changes.append(Replace(record=fresh, old=old.handle, was=old.version, limit=self._limit, events=events))
+        else:
+            insert = Insert(record=record, limit=self._limit, events=events)
+            changes.extend(self._insert_and_end(visit, insert, old if not before else None, now))
+        if visit.end_others:
+            changes.append(self._others(record, visit.end_others))
+        for policy in self._settings.policies:
+            changes.extend(policy.on_login(record))
+        return Outcome(
+            changes=tuple(changes),
+            durable=True,
+            required=True,
+            cookies=(self._handed(record, login.ticket, now),),
+        )
+
+    def _is_step_up(self, visit: Visit, old: Record, subject: str) -> bool:
+        """Tell whether a login is the same subject's, on a token that may still change the session."""
+        return visit.record is not None and old.subject == subject and visit.standing != TokenClass.FORMER_GRACE
+
+    def _insert_and_end(self, visit: Visit, insert: Insert, old: Record | None, now: Instant) -> list[Change]:
+        """Order the two halves of a login: an authenticated old session ends first, an anonymous one last."""
+        if old is None or (old.ended_at is not None and old.ended_because != "replaced"):
+            return [insert]
+        why = "theft" if visit.presented_as in _THEFT else "superseded"
+        event = facts.about("session_expired", old, now, self._client(visit.request), reason=why)
+        ending = End(handle=old.handle, because=why, events=(event,))
+        return [insert, ending] if old.subject is None else [ending, insert]
+
+    def _settle_renew(self, visit: Visit) -> Outcome:
+        old, ticket = visit.record, visit.renew
+        if old is None or ticket is None:
+            return self._settle_new(visit)
+        now = self._now()
+        if visit.standing == TokenClass.FORMER_GRACE:
+            again = replace(replies.UNAVAILABLE, body=b"Your session was just renewed; please try again.\n")
+            return Outcome(reply=again)
+        record = replace(records.succeeded(self._realm, old, ticket, now), data=self._encoded(visit))
+        if visit.lasting is not None:
+            record = records.lasting(record, visit.lasting, self._clocks)
+        event = facts.about("session_renewed", record, now, self._client(visit.request), instead_of=old.handle)
+        changes: list[Change] = [Replace(record=record, old=old.handle, was=old.version, events=(event,))]
+        if visit.end_others and record.subject is not None:
+            changes.append(self._others(record, visit.end_others))
+        return Outcome(
+            changes=tuple(changes), durable=True, required=True, cookies=(self._handed(record, ticket, now),)
+        )
+
+    def _settle_new(self, visit: Visit) -> Outcome:
+        if not visit.data and not visit.wanted and visit.typed is None:
+            return _NOTHING
+        if visit.typed is not None and not visit.wanted and self._encoded(visit) == self._untouched:
+            return _NOTHING
+        if not self._may_hand_out(visit):
+            if visit.data:
+                visit.dropped = (
+                    "written to a session that this browser cannot be given: it presented a token that no longer "
+                    "counts (log in, or call logout() to take it away), or another site caused the request"
+                )
+            return _NOTHING
+        made, cookie = self._anonymous(visit, self._now())
+        return Outcome(changes=(made,), required=True, cookies=(cookie,))
+
+    def _may_hand_out(self, visit: Visit) -> bool:
+        """Tell whether a new anonymous session may be handed out (H3): never over a cookie that is, or may be, there."""
+        request = visit.request
+        if not visit.bare or request.kind == "websocket":
+            return False
+        site = request.header(b"sec-fetch-site")
+        if site in (b"", b"none", b"same-origin", b"same-site"):
+            return True
+        # a cross-site page saw no Strict cookie, and no Lax one but on a top-level navigation
+        top = request.header(b"sec-fetch-mode") == b"navigate" and request.header(b"sec-fetch-dest") == b"document"
+        return request.method == "GET" and top and self._settings.same_site == "Lax"
+
+    def _anonymous(self, visit: Visit, now: Instant) -> tuple[Insert, bytes]:
+        ticket = visit.planned = visit.planned or tokens.mint(self._entropy)
+        data, client = self._encoded(visit), self._client(visit.request)
+        record = records.made(self._realm, ticket, None, self._clocks, now, client, data)
+        if visit.lasting is not None:
+            record = records.lasting(record, visit.lasting, self._clocks)
+        return Insert(record=record, events=facts.created(record, now, None)), self._handed(record, ticket, now)
+
+    def _settle_known(self, visit: Visit, record: Record) -> Outcome:
+        data = self._encoded(visit) if visit.consulted else visit.base
+        now = self._now()
+        changed = record if visit.lasting is None else records.lasting(record, visit.lasting, self._clocks)
+        if self._renewal_due(visit, record, now):
+            return self._settle_renewal(visit, record, replace(changed, data=data), now)
+        cookies = self._handed_again(visit, record, now)
+        if data != visit.base or changed is not record:
+            outcome = self._updated(visit, changed, data)
+        else:
+            outcome = self._settle_read(visit)
+        if visit.end_others and record.subject is not None:
+            others = self._others(record, visit.end_others)
+            outcome = replace(outcome, changes=(*outcome.changes, others), durable=True, required=True)
+        return replace(outcome, cookies=cookies) if cookies else outcome
+
+    def _updated(self, visit: Visit, record: Record, data: bytes) -> Outcome:
+        if visit.request.path in self._passive:
+            written = replace(record, data=data)
+        else:
+            written = replace(record, data=data, seen_at=max(record.seen_at, self._now()))
+        return Outcome(changes=(Update(record=written, was=record.version),), required=True)
+
+    def _settle_read(self, visit: Visit) -> Outcome:
+        """Note activity, at most once per `touch_every`, less a part that is the session's own (no stampedes)."""
+        record = visit.record
+        if record is None or visit.request.path in self._passive:
+            return _NOTHING
+        now = visit.arrived
+        if now - record.seen_at < self._touch_every * (1.0 - record.family_proof[0] / 1024.0):
+            return _NOTHING
+        return Outcome(changes=(Touch(handle=record.handle, seen_at=now),))
+
+    def _renewal_due(self, visit: Visit, record: Record, now: Instant) -> bool:
+        if self._clocks.renew is None or record.used_at is None or visit.standing != TokenClass.CURRENT:
+            return False
+        return now >= record.used_at + self._clocks.renew and self._carries_cookie(visit)
+
+    def _settle_renewal(self, visit: Visit, record: Record, changed: Record, now: Instant) -> Outcome:
+        ticket = visit.ticket
+        if ticket is None:
+            raise AssertionError  # a believed record has its ticket
+        renewed, following = records.renewed(self._realm_bytes, changed, ticket, self._entropy(32), now)
+        if visit.request.path not in self._passive:
+            renewed = replace(renewed, seen_at=max(record.seen_at, now))
+        event = facts.about("session_renewed", record, now, self._client(visit.request))
+        changes: list[Change] = [Update(record=renewed, was=record.version, events=(event,))]
+        if visit.end_others and record.subject is not None:
+            changes.append(self._others(record, visit.end_others))
+        return Outcome(
+            changes=tuple(changes),
+            durable=True,
+            required=renewed.data != visit.base or len(changes) > 1 or visit.lasting is not None,
+            cookies=(self._handed(renewed, following, now),),
+        )
+
+    def _handed_again(self, visit: Visit, record: Record, now: Instant) -> tuple[bytes, ...]:
+        """Return the successor's cookie once more: the answer that first carried it may have been lost."""
+        if visit.standing != TokenClass.FORMER_OPEN or record.nonce is None or visit.ticket is None:
+            return ()
+        if self._clocks.renew is None or now < record.handed_at + self._clocks.renew or not self._carries_cookie(visit):
+            return ()
+        ticket = visit.ticket
+        following = Ticket(ticket.handle, ticket.family, tokens.next_turn(record.nonce, ticket))
+        return (self._handed(record, following, now),)
+
+    def _carries_cookie(self, visit: Visit) -> bool:
+        """Tell whether this response may carry a renewed secret: private, final, and read by the browser that asked."""
+        if visit.request.kind != "http" or visit.request.method in ("HEAD", "OPTIONS"):
+            return False
+        if visit.status < 200 or visit.status in _SKIP_RENEWAL or visit.status >= 500:
+            return False
+        for name, value in visit.headers:
+            if name.lower() == b"cache-control":
+                words = value.lower()
+                if b"public" in words or b"s-maxage" in words or b"immutable" in words:
+                    return False
+        return True
+
+    def _handed(self, record: Record, ticket: Ticket, now: Instant) -> bytes:
+        age = record.expires_at - now if record.persistent else None
+        return self._cookie.write(tokens.value_of(ticket), age)
+
+    def _others(self, record: Record, because: str) -> EndOthers:
+        return EndOthers(realm=self._realm, subject=record.subject or "", keep=(record.handle,), because=because)
+
+    def _encoded(self, visit: Visit) -> bytes:
+        if visit.typed is None:
+            return codec.encode(visit.data)
+        visit.data = typed.from_type(visit.typed.data)
+        raw = codec.encode(visit.data)
+        # an untouched default is no write: compare like with like
+        return visit.base if raw == self._untouched and not visit.base else raw

@@ -1,0 +1,488 @@
+"""The flow, awaiting: what a store must offer, one request's exchange with it, and the registry.
+
+This is the only code that waits: for a load before the handler, for a commit when the response starts. What is decided
+is decided by the manager. Its twin differs in the words async and await, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from asyncio import sleep
+from collections.abc import Callable, Sequence
+from time import monotonic, time
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from ..core import facts, replies
+from ..core.cookies import dress
+from ..core.errors import CoatcheckError, SettledError, StoreError
+from ..core.manager import SessionManager
+from ..core.model import (
+    Because,
+    Change,
+    Conflict,
+    End,
+    EndOthers,
+    Epochs,
+    Event,
+    EventPage,
+    EventQuery,
+    Handle,
+    Headers,
+    Instant,
+    Note,
+    Outcome,
+    Query,
+    RaiseEpoch,
+    Record,
+    RecordPage,
+    Reply,
+    Request,
+    Ticket,
+)
+from ..core.session import Session
+from .journal import log_events, logger
+
+V = TypeVar("V")
+
+COMMIT_DEADLINE = 2.0
+"""Seconds that a commit may take, with everything that it meets: conflicts, retries, waiting for a lock."""
+EPOCHS_EVERY, EPOCHS_STALE = 1.0, 5.0
+"""Seconds between two looks at the epochs; without a good one for EPOCHS_STALE, tokens are refused."""
+MOST_SKEW, SKEW_SAID = 30.0, 2.0
+"""Seconds between our clock and the store's: refused above the first, said above the second."""
+PURGE_ROWS = 100
+
+
+class AsyncStore(Protocol):
+    """Where records lie. The whole contract stands in docs/stores.md and is tested by `testing.contract`.
+
+    `listeners` are called with the events that a commit wrote, once each, after it.
+    """
+
+    listeners: list[Callable[[Sequence[Event]], None]]
+
+    async def load(self, handle: Handle) -> Record | None:
+        """Return the stored record, ended and expired ones too, or None if there is none.
+
+        Raises StoreError for every failure; None never means "could not tell".
+        """
+        ...
+
+    async def commit(self, commit_id: bytes, changes: Sequence[Change], durable: bool) -> Conflict | None:
+        """Apply all changes or none; at most one is primary, and only that one can conflict.
+
+        A commit that was applied already (same `commit_id`) answers None and applies nothing more.
+        A caller that is cancelled leaves it applied or not, never half. Raises NotApplied, Unknown or Unconfirmed.
+        """
+        ...
+
+    async def find(self, query: Query) -> RecordPage:
+        """Return a page of records in the order (created_at, handle)."""
+        ...
+
+    async def purge(self, limit: int) -> int:
+        """End at most `limit` overdue records, delete records past their tombstone; return how many."""
+        ...
+
+    async def epochs(self) -> Epochs:
+        """Return the store's clock and its epochs."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything that was opened."""
+        ...
+
+
+@runtime_checkable
+class AsyncAuditedStore(Protocol):
+    """A store that also keeps the events of its commits."""
+
+    async def events(self, query: EventQuery) -> EventPage:
+        """Return a page of events, newest first."""
+        ...
+
+    async def forget_events(self, before: Instant, limit: int, *, noise: bool = False) -> int:
+        """Delete at most `limit` facts (or noise) older than `before`; return how many."""
+        ...
+
+
+class AsyncExchange:
+    """The exchanges of one application with one store: adapters call begin, finish or abandon, and close.
+
+    It keeps nothing of a request; what belongs to one travels in its session's visit.
+    """
+
+    def __init__(self, manager: SessionManager, store: AsyncStore, make: Callable[..., Session] = Session) -> None:
+        """Join a manager and a store; `make` builds the sessions (a framework's face). Opens nothing."""
+        self.manager = manager
+        self.store = store
+        self._make = make
+        self._floor: Instant = 0.0
+        self._generation: str | None = None
+        self._epochs_at = self._epochs_tried = float("-inf")
+        if log_events not in store.listeners:
+            store.listeners.append(log_events)
+
+    async def begin(self, request: Request) -> Session | Reply:
+        """Return the session of a request, or the answer that goes out in the handler's place."""
+        manager = self.manager
+        ticket = manager.identify(request)
+        if isinstance(ticket, Reply):
+            return ticket
+        record = None
+        if isinstance(ticket, Ticket):
+            try:
+                record = await self._load(ticket.handle)
+            except StoreError as error:
+                return self._away(request, error)
+        session = manager.open(request, ticket, record, self._make, self._floor)
+        if isinstance(session, Reply):
+            return session
+        visit = session.visit
+        for commit_id, event in visit.notes:
+            await self._try(commit_id, (Note(events=(event,)),), durable=False)
+        if visit.urgent:
+            return await self._urgent(request, session, again=True)
+        return session
+
+    async def finish(self, session: Session, status: int, headers: Headers) -> Reply | Headers:
+        """Commit what the exchange leaves and return the response's headers, or the answer that replaces it.
+
+        The first call settles; a later one (an error page) gets the same cookies. Raises DataError.
+        """
+        visit = session.visit
+        if visit.outcome is None:
+            outcome = self.manager.settle(session, status, headers)
+            if outcome.changes:
+                outcome = await self._commit(session, outcome)
+            visit.outcome = outcome
+            if visit.dropped:
+                logger.warning("session data of %s was %s", visit.request.path, visit.dropped)
+        outcome = visit.outcome
+        return dress(headers, outcome) if outcome.reply is None else outcome.reply
+
+    async def abandon(self, session: Session) -> None:
+        """Commit ends and activity of an exchange whose response does not pass through us; drop the rest."""
+        visit = session.visit
+        if visit.outcome is None:
+            visit.outcome = outcome = self.manager.abandon(session)
+            if outcome.changes:
+                await self._try(os.urandom(16), outcome.changes, durable=outcome.durable)
+
+    async def close(self, session: Session) -> None:
+        """Commit what was written after the response started, if no cookie is needed; then do a little housework."""
+        manager, visit = self.manager, session.visit
+        if visit.consulted and visit.outcome is not None:
+            try:
+                outcome = manager.late(session)
+            except CoatcheckError as error:
+                logger.error("session data written after the response started was lost: %s", error)  # noqa: TRY400
+                outcome = Outcome()
+            if outcome.changes:
+                await self._commit(session, outcome)
+            elif visit.dropped:
+                logger.warning("session data of %s was %s", visit.request.path, visit.dropped)
+        if manager.noise.due(manager.now()):
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write the summaries of the noise counted so far."""
+        summaries = self.manager.noise.summaries(self.manager.realm, self.manager.now())
+        if summaries:
+            await self._try(os.urandom(16), (Note(events=summaries),), durable=False)
+
+    async def save(self, session: Session) -> None:
+        """Commit the data now (a websocket, a stream); raises SettledError where a cookie would be needed.
+
+        If the session ended meanwhile nothing is written, and `session.ended_because` says why.
+        """
+        visit = session.visit
+        if visit.record is None or visit.login is not None or visit.renew is not None:
+            message = "saving this session needs a cookie, which only the start of a response can carry"
+            raise SettledError(message)
+        saved = self.manager.late(session)
+        if saved.changes:
+            saved = await self._commit(session, saved)
+        if saved.reply is not None:
+            message = "the session could not be saved: the store does not answer"
+            raise StoreError(message)
+
+    async def take(self, session: Session, key: str) -> Any:
+        """Remove a key and return its value, or None: of all parallel requests, exactly one gets it."""
+        return await self._at_once(session, lambda data: data.pop(key, None))
+
+    async def bump(self, session: Session, key: str, by: int = 1) -> int:
+        """Add to a counter and return it; kept whatever becomes of the response."""
+
+        def add(data: dict[str, Any]) -> int:
+            data[key] = int(data.get(key, 0)) + by
+            return int(data[key])
+
+        return (await self._at_once(session, add)) or 0
+
+    async def reason_over(self, session: Session) -> str | None:
+        """Return why the session of an open connection is over, or None; read from the store now.
+
+        A store that does not answer is no reason yet: the next look decides.
+        """
+        record = session.visit.record
+        if record is None:
+            return None
+        try:
+            stored = await self._load(record.handle)
+        except StoreError as error:
+            logger.warning("session store: %s", error)
+            return None
+        return self.manager.over(stored, self._floor)
+
+    async def _load(self, handle: Handle) -> Record | None:
+        if self.manager.now() - self._epochs_at >= EPOCHS_EVERY:
+            await self._look_at_epochs()
+        record = await self.store.load(handle)
+        if record is not None and record.handle != handle:
+            message = f"the store answered {handle!r} with another record"
+            raise StoreError(message)
+        return record
+
+    async def _look_at_epochs(self) -> None:
+        now = self.manager.now()
+        try:
+            epochs = await self.store.epochs()
+        except StoreError:
+            if now - self._epochs_at >= EPOCHS_STALE:
+                raise
+            return
+        skew = abs(epochs.store_now - self.manager.now())
+        if skew > MOST_SKEW:
+            message = f"the store's clock and this process's differ by {skew:.0f} s (at most {MOST_SKEW:.0f}); set them"
+            raise StoreError(message)
+        if skew > SKEW_SAID:
+            logger.warning("the store's clock and this process's differ by %.1f s; timeouts are off by as much", skew)
+        if self._generation not in (None, epochs.generation):
+            logger.critical("the store was emptied or restored: every session begun before now is refused")
+            self._floor = now
+        self._generation = epochs.generation
+        scopes = epochs.scopes
+        self._floor = max(self._floor, scopes.get("*", 0.0), scopes.get("realm:" + self.manager.realm, 0.0))
+        self._epochs_at = now
+
+    def _away(self, request: Request, error: StoreError) -> Session | Reply:
+        logger.error("session store: %s", error)
+        if self.manager.settings.store_down == "refuse":
+            return replies.UNAVAILABLE
+        return self.manager.blank(request, self._make)
+
+    async def _urgent(self, request: Request, session: Session, again: bool) -> Session | Reply:
+        """Commit what must be stored before the handler runs: a first sight, an end, a drop to "remembered"."""
+        visit = session.visit
+        try:
+            conflict = await self.store.commit(os.urandom(16), visit.urgent, visit.urgent_required)
+            if conflict is not None and again:
+                return await self._reopened(request, session)
+        except StoreError as error:
+            if visit.urgent_required:
+                return self._away(request, error)
+            logger.warning("session store: %s", error)
+        return session
+
+    async def _reopened(self, request: Request, session: Session) -> Session | Reply:
+        ticket = self.manager.identify(request)
+        if not isinstance(ticket, Ticket):
+            return session
+        record = await self._load(ticket.handle)
+        opened = self.manager.open(request, ticket, record, self._make, self._floor)
+        if isinstance(opened, Reply) or not opened.visit.urgent:
+            return opened
+        return await self._urgent(request, opened, again=False)
+
+    async def _commit(self, session: Session, outcome: Outcome) -> Outcome:
+        """Commit an outcome, or what becomes of it where others were faster; without it, no cookie goes out."""
+        manager = self.manager
+        deadline = monotonic() + COMMIT_DEADLINE
+        commit_id = os.urandom(16)
+        unsure = False
+        tries = 0
+        while True:
+            try:
+                conflict = await self.store.commit(commit_id, outcome.changes, outcome.durable)
+            except StoreError as error:
+                if not error.retry or monotonic() >= deadline:
+                    return self._failed(outcome, error)
+                unsure = unsure or error.unsure
+            else:
+                if conflict is None:
+                    manager.committed(session, outcome)
+                    return outcome
+                outcome = manager.rebase(session, conflict, unsure=unsure)
+                if not outcome.changes:
+                    return outcome
+                if monotonic() >= deadline:
+                    return self._failed(outcome, StoreError("others kept changing the session"))
+                commit_id = os.urandom(16)
+            tries += 1
+            await sleep(random.uniform(0.0, 0.0005 * 2 ** min(tries, 6)))  # noqa: S311 - jitter, no secret
+
+    def _failed(self, outcome: Outcome, error: StoreError) -> Outcome:
+        if outcome.required:
+            logger.error("session store: %s", error)
+            return Outcome(reply=replies.UNAVAILABLE)
+        logger.warning("session store: %s", error)
+        return Outcome(vary=outcome.vary)
+
+    async def _try(self, commit_id: bytes, changes: tuple[Change, ...], *, durable: bool) -> None:
+        try:
+            await self.store.commit(commit_id, changes, durable)
+        except StoreError as error:
+            logger.warning("session store: %s", error)
+
+    async def _at_once(self, session: Session, change: Callable[[dict[str, Any]], V]) -> V | None:
+        """Apply a change to the stored data by a commit of its own; None, where the session ended meanwhile."""
+        deadline = monotonic() + COMMIT_DEADLINE
+        while True:
+            value, update = self.manager.edit(session, change)
+            if update is None:
+                return value
+            conflict = await self.store.commit(os.urandom(16), (update,), False)
+            if conflict is None:
+                self.manager.edited(session, change, update)
+                return value
+            if not self.manager.overtaken(session, conflict):
+                return None
+            if monotonic() >= deadline:
+                message = "others kept changing the session"
+                raise StoreError(message)
+            await sleep(random.uniform(0.0, 0.002))  # noqa: S311 - jitter, no secret
+
+
+class AsyncRegistry:
+    """Sessions seen from outside a request: find them, end them, read what happened.
+
+    `realm` narrows everything to one audience; None is every one (for operators).
+    """
+
+    def __init__(
+        self, store: AsyncStore, realm: str | None = "__Host-coat", clock: Callable[[], Instant] = time
+    ) -> None:
+        """Look at one store; `clock` is for tests."""
+        self._store = store
+        self._realm = realm
+        self._clock = clock
+        if log_events not in store.listeners:
+            store.listeners.append(log_events)
+
+    async def find(
+        self,
+        subject: str | None = None,
+        *,
+        handle: Handle | None = None,
+        live: bool = True,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> RecordPage:
+        """Return a page of sessions, oldest first: a subject's, or all."""
+        query = Query(realm=self._realm, subject=subject, handle=handle, live=live, limit=limit, cursor=cursor)
+        return await self._store.find(query)
+
+    async def revoke(
+        self, handle: Handle, because: Because = "operator", *, subject: str | None = None, actor: str | None = None
+    ) -> bool:
+        """End one session; return whether it was there and live. With `subject`, only if it is that subject's."""
+        record = await self._store.load(handle)
+        if record is None or record.ended_at is not None or self._foreign(record, subject):
+            return False
+        event = facts.about("session_revoked", record, self._now(), None, reason=because, actor=actor)
+        await self._store.commit(os.urandom(16), (End(handle=handle, because=because, events=(event,)),), True)
+        return True
+
+    async def revoke_all(
+        self, subject: str, *, keep: Handle | None = None, because: Because = "operator", actor: str | None = None
+    ) -> None:
+        """End every session of a subject, but `keep`; a login that is under way is refused, too."""
+        kept = () if keep is None else (keep,)
+        event = self._bulk(subject, because, actor)
+        change = EndOthers(realm=self._one_realm(), subject=subject, keep=kept, because=because, events=(event,))
+        await self._store.commit(os.urandom(16), (change,), True)
+
+    async def revoke_before(
+        self,
+        moment: Instant,
+        *,
+        subject: str | None = None,
+        because: Because = "operator",
+        actor: str | None = None,
+    ) -> None:
+        """End what was authenticated before a moment (seconds since 1970, UTC): a subject's, or everybody's.
+
+        Everybody's are refused within a second in every process, and ended as they are met or purged.
+        """
+        event = self._bulk(subject, because, actor, before=moment)
+        change: Change
+        if subject is None:
+            scope = "*" if self._realm is None else f"realm:{self._realm}"
+            change = RaiseEpoch(scope=scope, before=moment, events=(event,))
+        else:
+            realm = self._one_realm()
+            change = EndOthers(realm=realm, subject=subject, because=because, before=moment, events=(event,))
+        await self._store.commit(os.urandom(16), (change,), True)
+
+    async def purge(self, limit: int = 1000) -> int:
+        """End overdue sessions and delete old tombstones, in batches; return how many."""
+        done = 0
+        while done < limit:
+            batch = await self._store.purge(min(PURGE_ROWS, limit - done))
+            done += batch
+            if batch == 0:
+                break
+        return done
+
+    async def events(
+        self,
+        *,
+        handle: Handle | None = None,
+        subject: str | None = None,
+        name: str | None = None,
+        since: Instant | None = None,
+        noise: bool | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> EventPage:
+        """Return a page of what happened, newest first; raises StoreError where the store keeps no events."""
+        store = self._store
+        if not isinstance(store, AsyncAuditedStore):
+            message = f"{type(store).__name__} keeps no events; use a store that does (memory, SQLite)"
+            raise StoreError(message)
+        query = EventQuery(
+            realm=self._realm,
+            handle=handle,
+            subject=subject,
+            name=name,
+            since=since,
+            noise=noise,
+            limit=limit,
+            cursor=cursor,
+        )
+        return await store.events(query)
+
+    def _foreign(self, record: Record, subject: str | None) -> bool:
+        if self._realm is not None and record.realm != self._realm:
+            return True
+        return subject is not None and record.subject != subject
+
+    def _one_realm(self) -> str:
+        if self._realm is None:
+            message = "say which realm: subjects of different realms are different people"
+            raise StoreError(message)
+        return self._realm
+
+    def _bulk(self, subject: str | None, because: str, actor: str | None, **detail: Any) -> Event:
+        return Event(
+            name="sessions_revoked",
+            at=self._now(),
+            realm=self._realm or "",
+            subject=subject,
+            detail={"reason": because, "actor": actor, **detail},
+        )
+
+    def _now(self) -> Instant:
+        return self._clock()

@@ -1,0 +1,21 @@
+"""Events to the `coatcheck` logger: one line each, as loud as the event is, without a secret."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from ..core import facts
+from ..core.model import Event
+
+logger = logging.getLogger("coatcheck")
+
+_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "critical": logging.CRITICAL}
+
+
+def log_events(events: Sequence[Event]) -> None:
+    """Log events; each record carries the whole event as `record.event` for structured handlers."""
+    for event in events:
+        level = _LEVELS[facts.severity(event)]
+        if logger.isEnabledFor(level):
+            logger.log(level, "%s", facts.line(event), extra={"event": event})

@@ -1,0 +1,257 @@
+"""What SQL stores share: rows <-> values, the table prefix, and the statements that every dialect understands.
+
+Rules
+- Statements are lower case, one a constant; `{p}` is the table prefix, checked once, and every value is bound.
+- Columns that are searched, compared or changed in place are columns; the rest of a record is one `details` blob.
+- `due_at` is when purge next has to look at a row: never later than its deadline or its tombstone's end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from ..core.errors import ConfigError, StoreError
+from ..core.ledger import MAX_SKEW
+from ..core.model import Client, Event, EventQuery, Instant, Query, Record
+from ..core.paging import events_from, records_from
+
+Row: TypeAlias = tuple[Any, ...]
+
+RECORD_COLUMNS: Final = (
+    "handle, realm, subject, created_at, authenticated_at, seen_at, idle_for, expires_at, used_at, turn_proof, nonce, "
+    "data, ended_at, ended_because, successor, version, by_commit, details"
+)
+EVENT_COLUMNS: Final = "at, name, realm, handle, subject, noise, address, agent, detail"
+
+LIVE: Final = "ended_at is null and expires_at > ? and (idle_for is null or seen_at + idle_for > ?)"
+
+GET: Final = f"select {RECORD_COLUMNS} from {{p}}sessions where handle = ?"
+ADD: Final = f"insert into {{p}}sessions ({RECORD_COLUMNS}, due_at) values ({', '.join('?' * 19)})"
+PUT: Final = (
+    "update {p}sessions set handle = ?, realm = ?, subject = ?, created_at = ?, authenticated_at = ?, seen_at = ?, "
+    "idle_for = ?, expires_at = ?, used_at = ?, turn_proof = ?, nonce = ?, data = ?, ended_at = ?, ended_because = ?, "
+    "successor = ?, version = ?, by_commit = ?, details = ?, due_at = ? where handle = ?"
+)
+UNENDED: Final = (
+    f"select {RECORD_COLUMNS} from {{p}}sessions where realm = ? and subject = ? and ended_at is null order by handle"
+)
+DUE: Final = f"select {RECORD_COLUMNS} from {{p}}sessions where due_at <= ? order by due_at limit ?"
+IS_DUE: Final = "select 1 from {p}sessions where due_at <= ? limit 1"
+LOOK_LATER: Final = "update {p}sessions set due_at = ? where handle = ?"
+DELETE: Final = "delete from {p}sessions where handle = ?"
+EPOCH: Final = "select epoch from {p}subjects where realm = ? and subject = ?"
+SCOPES: Final = "select scope, epoch from {p}epochs"
+META: Final = "select value from {p}meta where name = ?"
+FORGET_EVENTS: Final = (
+    "delete from {p}events where id in (select id from {p}events where noise = ? and at < ? order by at limit ?)"
+)
+
+_PREFIX: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+
+def with_prefix(statement: str, prefix: str) -> str:
+    """Return a statement about the tables whose names begin with `prefix`."""
+    if not _PREFIX.fullmatch(prefix):
+        message = f"{prefix!r} cannot begin a table name; use lower case letters, digits and _, such as 'coatcheck_'"
+        raise ConfigError(message)
+    return statement.format(p=prefix)
+
+
+class _Details(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The fields of a record that no statement looks at."""
+
+    family_proof: bytes
+    former_proof: bytes | None
+    handed_at: Instant
+    methods: tuple[str, ...]
+    level: int
+    persistent: bool
+    client: Client | None
+    binding: bytes | None
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(_Details).decode
+_encode_detail: Final = msgspec.json.Encoder(enc_hook=repr).encode
+_decode_detail: Final = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def details_of(record: Record) -> bytes:
+    """Return the blob of the fields that have no column."""
+    return _encode(
+        _Details(
+            record.family_proof,
+            record.former_proof,
+            record.handed_at,
+            record.methods,
+            record.level,
+            record.persistent,
+            record.client,
+            record.binding,
+        )
+    )
+
+
+def row_of(record: Record, due_at: Instant) -> Row:
+    """Return a record as the values of RECORD_COLUMNS and due_at."""
+    return (
+        record.handle,
+        record.realm,
+        record.subject,
+        record.created_at,
+        record.authenticated_at,
+        record.seen_at,
+        record.idle_for,
+        record.expires_at,
+        record.used_at,
+        record.turn_proof,
+        record.nonce,
+        record.data,
+        record.ended_at,
+        record.ended_because,
+        record.successor,
+        record.version,
+        record.by,
+        details_of(record),
+        due_at,
+    )
+
+
+def record_of(row: Row) -> Record:
+    """Return the record of a row; one that does not decode is a StoreError, never "no record"."""
+    try:
+        (
+            handle,
+            realm,
+            subject,
+            created_at,
+            authenticated_at,
+            seen_at,
+            idle_for,
+            expires_at,
+            used_at,
+            turn_proof,
+            nonce,
+            data,
+            ended_at,
+            ended_because,
+            successor,
+            version,
+            by,
+            details,
+        ) = row
+        rest = _decode(details)
+    except (ValueError, TypeError) as error:
+        message = f"the row of session {row[0]!r:.80} does not decode ({error}); restore it from a backup or delete it"
+        raise StoreError(message) from error
+    return Record(
+        realm=realm,
+        handle=handle,
+        family_proof=rest.family_proof,
+        turn_proof=turn_proof,
+        used_at=used_at,
+        former_proof=rest.former_proof,
+        nonce=nonce,
+        handed_at=rest.handed_at,
+        data=data,
+        created_at=created_at,
+        seen_at=seen_at,
+        idle_for=idle_for,
+        expires_at=expires_at,
+        subject=subject,
+        authenticated_at=authenticated_at,
+        methods=rest.methods,
+        level=rest.level,
+        persistent=rest.persistent,
+        client=rest.client,
+        binding=rest.binding,
+        ended_at=ended_at,
+        ended_because=ended_because,
+        successor=successor,
+        version=version,
+        by=by,
+    )
+
+
+def event_row(event: Event) -> Row:
+    """Return an event as the values of EVENT_COLUMNS."""
+    client = event.client or Client()
+    return (
+        event.at,
+        event.name,
+        event.realm,
+        event.handle,
+        event.subject,
+        int(event.noise),
+        client.address,
+        client.agent,
+        _encode_detail(event.detail).decode() if event.detail else "{}",
+    )
+
+
+def event_of(row: Row) -> Event:
+    """Return the event of a row; one that does not decode is a StoreError."""
+    at, name, realm, handle, subject, noise, address, agent, detail = row
+    try:
+        known = _decode_detail(detail)
+    except msgspec.DecodeError as error:
+        message = f"an event {name!r:.80} of {at} does not decode ({error}); restore it from a backup or delete it"
+        raise StoreError(message) from error
+    client = None if address is None and agent is None else Client(address, agent)
+    return Event(
+        name=name,
+        at=at,
+        realm=realm,
+        handle=handle,
+        subject=subject,
+        client=client,
+        detail=known,
+        noise=bool(noise),
+    )
+
+
+def find_statement(query: Query, now: Instant) -> tuple[str, list[object]]:
+    """Return the statement and the values that find one record more than a page."""
+    where, values = _equal(("realm", query.realm), ("subject", query.subject), ("handle", query.handle))
+    if query.live:
+        where.append(LIVE)
+        values += [now, now]
+    if query.cursor is not None:
+        start = records_from(query.cursor)
+        where += ["(created_at, handle) > (?, ?)", "created_at <= ?"]
+        values += [start.created_at, start.handle, start.as_of + MAX_SKEW]
+    values.append(query.limit + 1)
+    statement = f"select {RECORD_COLUMNS} from {{p}}sessions{_joined(where)} order by created_at, handle limit ?"
+    return statement, values
+
+
+def events_statement(query: EventQuery) -> tuple[str, list[object]]:
+    """Return the statement and the values that find one event more than a page, each with its id in front."""
+    where, values = _equal(
+        ("realm", query.realm), ("handle", query.handle), ("subject", query.subject), ("name", query.name)
+    )
+    if query.noise is not None:
+        where.append("noise = ?")
+        values.append(int(query.noise))
+    if query.since is not None:
+        where.append("at >= ?")
+        values.append(query.since)
+    if query.cursor is not None:
+        before = events_from(query.cursor)
+        where.append("(at, id) < (?, ?)")
+        values += [before.at, before.number]
+    values.append(query.limit + 1)
+    return f"select id, {EVENT_COLUMNS} from {{p}}events{_joined(where)} order by at desc, id desc limit ?", values
+
+
+def _equal(*pairs: tuple[str, object | None]) -> tuple[list[str], list[object]]:
+    given = [(column, value) for column, value in pairs if value is not None]
+    return [f"{column} = ?" for column, _ in given], [value for _, value in given]
+
+
+def _joined(where: Sequence[str]) -> str:
+    return f" where {' and '.join(where)}" if where else ""

@@ -1,0 +1,77 @@
+"""What every test may ask for: a browser and a page; and the closing lines of a run."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from coverage import Coverage
+from coverage.exceptions import NoDataError
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.support.chromium import ARGUMENTS, NoBrowserError, find_chromium
+
+NO_BROWSER = "no browser: "
+LOW = 85
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Return the path of a Chromium; without one, skip, but fail where CI should have had one."""
+    try:
+        return find_chromium()
+    except NoBrowserError as problem:
+        if os.environ.get("CI"):
+            pytest.fail(f"{NO_BROWSER}{problem}")
+        pytest.skip(f"{NO_BROWSER}{problem}")
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    """Return a running Chromium.
+
+    It lasts for a module, not for the session: while it runs, Playwright keeps an event loop in this thread, and every
+    `asyncio.run` and every async test would fail. For the same reason a module with browser tests has no async ones.
+    """
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """Return a page in a context of its own: no cookie, no storage of another test."""
+    context = browser.new_context()
+    yield context.new_page()
+    context.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was skipped for want of a browser, and how much of the code ran."""
+    skipped = [report for report in terminalreporter.getreports("skipped") if NO_BROWSER in str(report.longrepr)]
+    if skipped:
+        terminalreporter.section(f"{len(skipped)} BROWSER TESTS SKIPPED", sep="!", red=True, bold=True)
+        terminalreporter.line(str(skipped[0].longrepr[2]))
+    if config.pluginmanager.hasplugin("_cov") and config.getoption("cov_source"):
+        for line in _coverage(Path(config.rootpath)):
+            terminalreporter.line(line)
+
+
+def _coverage(root: Path) -> Iterator[str]:
+    """Describe the measured coverage: the total, and each file that lies low."""
+    measured = Coverage(data_file=root / ".coverage")
+    measured.load()
+    report = root / ".cache" / "coverage.json"
+    report.parent.mkdir(exist_ok=True)
+    try:
+        measured.json_report(outfile=str(report))
+    except NoDataError:
+        return
+    found = json.loads(report.read_text())
+    yield f"coverage {found['totals']['percent_covered']:.1f} % (lines and branches)"
+    low = {name: file["summary"]["percent_covered"] for name, file in found["files"].items()}
+    for name, percent in sorted(low.items(), key=lambda item: item[1]):
+        if percent < LOW:
+            yield f"  {percent:5.1f} %  {name}"
