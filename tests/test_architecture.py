@@ -17,16 +17,17 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "coatcheck"
 SOURCES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 TEMPLATES = sorted(path for path in PACKAGE.rglob("*") if path.suffix in {".html", ".jinja", ".j2", ".svg"})
 
-# Which rooms, or single files of a room, a room may enter besides itself. "" is the package's own __init__: the public names.
-# Nobody enters `testing`; `demo` is an application like a user's, so it may use the public names.
+# Which rooms, or single files of a room, a room may enter besides itself. "" stands for the package's own __init__, the
+# public names. Nobody enters `testing`; `demo` is an application like a user's, so it may use the public names.
 ENTERS = {
     "": {"core", "flow", "stores"},
     "core": set(),
     "flow": {"core"},
     "stores": {"core"},
-    # an application may name its store by a URL; urls is the one file that knows the stores
-    "adapters": {"core", "flow", "stores.urls"},
-    "testing": {"core", "flow"},
+    # an application may name its store by a URL: faces and urls know the stores for it
+    "adapters": {"core", "flow", "stores.faces", "stores.urls"},
+    # the probe application stands inside our own two middlewares
+    "testing": {"core", "flow", "adapters.asgi", "adapters.wsgi"},
     "console": {"core", "flow"},
     "cli": {"", "console", "core", "demo", "flow", "stores"},
     "demo": {"", "adapters", "core", "flow", "stores"},
@@ -39,10 +40,14 @@ FLOORS = (
     {"clients", "codec", "cookies", "facts", "keyring", "ledger", "noise", "paging", "replies", "typed"},
     {"csrf", "dbsc", "detectors", "policies", "session", "tokens"},
     {"records", "settings"},
+    {"screen", "settler"},
     {"manager"},
 )
 # ... but for these, which need a neighbour's type alias (Entropy).
 NEIGHBOURS = {("csrf", "tokens"), ("keyring", "tokens")}
+
+# Stores do not know each other; these know them all. `sql`, statements without a driver, is known to any.
+DOORS = {"__init__", "faces", "urls"}
 
 # What is imported in these places and nowhere else. A trailing slash names a folder.
 ONLY_IN = {
@@ -51,7 +56,7 @@ ONLY_IN = {
     "fastapi": ("adapters/fastapi.py",),
     "flask": ("adapters/flask.py",),
     "starlette": ("adapters/starlette.py", "demo/"),
-    "sqlite3": ("stores/sqlite.py",),
+    "sqlite3": ("stores/sqlite/",),
     "psycopg": ("stores/postgres.py",),
     "pymysql": ("stores/mysql.py",),
     "redis": ("stores/redis.py",),
@@ -136,8 +141,8 @@ def _inside(file: str, module: str, name: str) -> Iterator[str]:
         if own != "__init__" and _floor(target[1]) >= _floor(own) and (own, target[1]) not in NEIGHBOURS:
             yield f"core/{own} does not know core/{target[1]}: imports point to lower floors"
     elif room == "stores" and len(target) > 1:
-        own = PurePosixPath(file).stem
-        if own not in (target[1], "__init__", "urls") and target[1] != "sql":
+        own = PurePosixPath(PurePosixPath(file).parts[1]).stem
+        if own not in (target[1], *DOORS) and target[1] != "sql":
             yield f"stores/{own} does not know stores/{target[1]}"
 
 
@@ -224,10 +229,10 @@ def test_importing_coatcheck_imports_no_framework_and_no_driver() -> None:
         ("core/codec.py", "import time\ndef f(now=time.time()): ...", "the core does not read time.time"),
         ("core/codec.py", "import os\nos.urandom(8)", "the core does not read os.urandom"),
         ("core/cookies.py", "from http.cookies import SimpleCookie", "http.cookies is a lenient parser"),
-        ("core/codec.py", "def f():\n    import sqlite3", "sqlite3 is imported in stores/sqlite.py only"),
+        ("core/codec.py", "def f():\n    import sqlite3", "sqlite3 is imported in stores/sqlite/ only"),
         ("flow/sync.py", "import coatcheck.stores.memory", "flow does not import stores"),
-        ("stores/sqlite.py", "from .memory import MemoryStore", "stores/sqlite does not know stores/memory"),
-        ("stores/sqlite.py", "from ..flow.sync import Store", "stores does not import flow"),
+        ("stores/sqlite/file.py", "from ..memory import MemoryStore", "stores/sqlite does not know stores/memory"),
+        ("stores/sqlite/file.py", "from ...flow.sync import Store", "stores does not import flow"),
         ("stores/memory.py", "import pickle", "pickle can run what it reads"),
         ("adapters/asgi.py", "from ..stores.memory import MemoryStore", "adapters does not import stores"),
         ("adapters/asgi.py", "from starlette.requests import Request", "starlette is imported in"),
@@ -250,7 +255,10 @@ def test_a_planted_fault_is_seen(file: str, source: str, fault: str) -> None:
         ("core/errors.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .model import Reply"),
         ("core/manager.py", "from . import cookies\ncookies.parse(b'')"),
         ("core/manager.py", "import time\ndef f(*, clock=time.time): ..."),
-        ("stores/sqlite.py", "import sqlite3\nfrom . import sql\nfrom ..core.model import Record"),
+        (
+            "stores/sqlite/file.py",
+            "import sqlite3\nfrom .. import sql\nfrom ...core.model import Record",
+        ),
         ("adapters/fastapi.py", "import fastapi\nfrom .starlette import load"),
         ("demo/app.py", "from starlette.routing import Route\nfrom coatcheck import SessionManager"),
     ],

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from coatcheck.core.codec import UnknownVersion, decode, encode
-from coatcheck.core.errors import CoatcheckError, DataError
+from coatcheck.core.errors import DataError
 
 
 def exactly(one, other):
@@ -91,7 +91,7 @@ def test_the_same_data_has_the_same_bytes(data):
         pytest.param(datetime(2026, 1, 1, tzinfo=UTC), id="UTC"),
         pytest.param(datetime(2026, 1, 1, 12, 0, 0, 1, timezone(timedelta(hours=-3, minutes=-30))), id="offset"),
         pytest.param(datetime(1, 1, 1, tzinfo=timezone(timedelta(seconds=1))), id="odd offset"),
-        pytest.param(datetime.max, id="the last moment"),
+        pytest.param(datetime(9999, 12, 31, 23, 59, 59, 999999), id="the last moment"),  # noqa: DTZ001
         pytest.param(date.min, id="the first day"),
         pytest.param(Decimal("sNaN123"), id="signalling NaN"),
         pytest.param(Decimal("-0E+5"), id="negative zero with exponent"),
@@ -199,7 +199,9 @@ def test_the_first_level_has_text_for_keys(key):
         encode({key: 1})
 
 
-@pytest.mark.parametrize("key", [True, None, b"x", 1.5, (1,), Text("x"), 2**64, -(2**63) - 1, pytest.param(10**5000, id="huge")])
+@pytest.mark.parametrize(
+    "key", [True, None, b"x", 1.5, (1,), Text("x"), 2**64, -(2**63) - 1, pytest.param(10**5000, id="huge")]
+)
 def test_below_it_keys_are_text_or_64_bit_ints(key):
     with pytest.raises(DataError, match=r"session\['a'\] has a key of type") as caught:
         encode({"a": {key: 1}})
@@ -226,10 +228,11 @@ def test_depth_is_bounded(wrap):
     for _ in range(64):
         value = wrap(value)
     assert exactly(decode(encode({"a": value})), {"a": value})
-    for _ in range(10_000):
-        value = wrap(value)
-    with pytest.raises(DataError, match="nested deeper than 64"):
-        encode({"a": value})
+    for more in (1, 10_000):
+        for _ in range(more):
+            value = wrap(value)
+        with pytest.raises(DataError, match="nested deeper than 64"):
+            encode({"a": value})
 
 
 def test_a_cycle_is_refused():
@@ -266,9 +269,10 @@ WHOLE = encode(
 
 def read(raw):
     try:
-        assert type(decode(raw)) is dict
-    except UnknownVersion as met:
-        assert isinstance(met, CoatcheckError)
+        data = decode(raw)
+    except UnknownVersion:
+        return
+    assert type(data) is dict
 
 
 @given(st.binary(max_size=200))

@@ -73,6 +73,12 @@ def test_no_other_byte_counts_as_space(byte):
     assert plain.find(b"a=1; " + bytes([byte]) + b"coat=A") is None
 
 
+@pytest.mark.parametrize("byte", [b"\x0b", b"\x0c", b"\x1c", b"\x85", b"\xa0", b"\r", b"\n", b"\0"])
+def test_no_other_byte_is_trimmed_from_a_value(byte):
+    assert ours.find(b"__Host-coat=A" + byte + b"; b=1") == b"A" + byte
+    assert ours.find(b"__Host-coat=" + byte + b"A") == byte + b"A"
+
+
 JOINED = {
     "crumbs": (b"theme=dark,__Host-coat=A,b=1", b"A"),
     "crumbs with spaces": (b"theme=dark, __Host-coat=A , b=1", b"A"),
@@ -105,7 +111,9 @@ octets = st.text(st.sampled_from([chr(c) for c in range(0x21, 0x7F) if chr(c) no
     lambda text: text.encode()
 )
 others = st.lists(
-    st.binary(max_size=20).map(lambda raw: raw.replace(b";", b"").replace(b",", b"")).filter(lambda raw: NAME not in raw),
+    st.binary(max_size=20)
+    .map(lambda raw: raw.replace(b";", b"").replace(b",", b""))
+    .filter(lambda raw: NAME not in raw),
     max_size=5,
 )
 
@@ -324,7 +332,9 @@ def test_vary_stays_where_only_a_cookie_goes_out():
 
 def test_one_cookie_of_a_name_goes_out_and_others_stay():
     """CKE-07."""
-    headers = dressed([(b"Set-Cookie", b"__Host-coat=OLD"), (b"set-cookie", b"__Host-coat2=1"), (b"Set-Cookie", b"a=1")])
+    headers = dressed(
+        [(b"Set-Cookie", b"__Host-coat=OLD"), (b"set-cookie", b"__Host-coat2=1"), (b"Set-Cookie", b"a=1")]
+    )
     assert values(headers, b"set-cookie") == [b"__Host-coat2=1", b"a=1", COOKIE]
 
 

@@ -22,8 +22,7 @@ def asked(method="POST", path="/x", *, site=None, origin=None, scheme="https", h
     """Return a request with these headers; a tuple of values is a repeated header."""
     headers = [(b"host", host.encode())] if host is not None else []
     for name, found in ((b"sec-fetch-site", site), (b"origin", origin)):
-        for value in (found,) if isinstance(found, str) else found or ():
-            headers.append((name, value.encode()))
+        headers.extend((name, value.encode()) for value in ((found,) if isinstance(found, str) else found or ()))
     return Request(method=method, scheme=scheme, path=path, headers=(*headers, *more), kind=kind)
 
 

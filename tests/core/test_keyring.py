@@ -4,13 +4,14 @@ Standards: TOK-19, TOK-20; drills: D46, D53.
 """
 
 import os
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coatcheck.core.errors import ConfigError
-from coatcheck.core.keyring import Key, Keyring
+from coatcheck.core.keyring import Key, Keyring, _derived
 
 ONE, TWO = os.urandom(32), os.urandom(48)
 PURPOSE, CONTEXT = "sealed token", b"realm\0handle"
@@ -46,6 +47,12 @@ def test_purpose_context_and_kind_are_kept_apart():
     assert not both.verify(PURPOSE, b"text", sealed)
 
 
+def test_each_key_act_and_purpose_has_a_key_of_its_own():
+    keys = [_derived(Key(kid, ONE), act, purpose) for kid in "ab" for act in ("seal", "sign") for purpose in ("p", "q")]
+    assert len(set(keys)) == 8
+    assert ONE not in keys
+
+
 def test_no_flipped_bit_opens_or_verifies():
     sealed, signed = both.seal(PURPOSE, b"text", CONTEXT), both.sign(PURPOSE, b"text")
     for at in range(len(sealed)):
@@ -54,7 +61,9 @@ def test_no_flipped_bit_opens_or_verifies():
         assert not both.verify(PURPOSE, b"text", signed[:at] + bytes([signed[at] ^ 1]) + signed[at + 1 :])
 
 
-@pytest.mark.parametrize("made", [b"", b".", b"two", b"two.", b"two." + bytes(27), b"two." + bytes(28), b"no.x", b"\xff."])
+@pytest.mark.parametrize(
+    "made", [b"", b".", b"two", b"two.", b"two." + bytes(27), b"two." + bytes(28), b"no.x", b"\xff."]
+)
 def test_what_we_did_not_make_is_refused(made):
     assert both.open(PURPOSE, made, CONTEXT) is None
     assert not both.verify(PURPOSE, b"text", made)
@@ -70,10 +79,14 @@ def test_the_newest_active_key_works():
     assert both.newest.kid == "two"
     assert both.seal(PURPOSE, b"", b"").startswith(b"two.")
     assert both.sign(PURPOSE, b"").startswith(b"two.")
-    assert ring(Key("one", ONE), Key("two", TWO, "expired"), Key("three", os.urandom(32), "pending")).newest.kid == "one"
+    assert (
+        ring(Key("one", ONE), Key("two", TWO, "expired"), Key("three", os.urandom(32), "pending")).newest.kid == "one"
+    )
 
 
-@pytest.mark.parametrize(("state", "opens"), [("active", True), ("expired", True), ("pending", False), ("revoked", False)])
+@pytest.mark.parametrize(
+    ("state", "opens"), [("active", True), ("expired", True), ("pending", False), ("revoked", False)]
+)
 def test_a_keys_state_says_whether_it_still_opens(state, opens):
     """TOK-19, D53."""
     old = ring(Key("one", ONE))
@@ -96,7 +109,7 @@ def test_a_rotation_node_by_node_logs_nobody_out():
         ring(Key("one", ONE), Key("two", TWO)),
         ring(Key("one", ONE, "expired"), Key("two", TWO)),
     ]
-    for behind, ahead in zip(steps, steps[1:], strict=False):
+    for behind, ahead in pairwise(steps):
         assert behind.open(PURPOSE, ahead.seal(PURPOSE, b"text", CONTEXT), CONTEXT) == b"text"
         assert ahead.open(PURPOSE, behind.seal(PURPOSE, b"text", CONTEXT), CONTEXT) == b"text"
 

@@ -32,18 +32,6 @@ ENDED_CODE = 4401
 _KEY = "coatcheck"
 
 
-class Context:
-    """What the middleware left in the scope: the session of this request, and its exchange."""
-
-    __slots__ = ("exchange", "name", "session")
-
-    def __init__(self, exchange: AsyncExchange, session: Session, name: str) -> None:
-        """Keep our own references: an application may put another mapping into scope["session"]."""
-        self.exchange = exchange
-        self.session = session
-        self.name = name
-
-
 class SessionMiddleware:
     """Gives every request of an ASGI application its session, as `scope["session"]` and by `session_of`."""
 
@@ -70,148 +58,47 @@ class SessionMiddleware:
         self.exchange = AsyncExchange(self.manager, self.store)
         self._owns = isinstance(store, str)
         self._watch_every = watch_every
-        self._name = self.manager.cookie.name
+        self.name = self.manager.cookie.name
         self._excludes = self.manager.excludes if self.manager.settings.exclude else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        kind = scope["type"]
-        if kind == "http":
-            await self._serve(scope, receive, send, self._http)
-        elif kind == "websocket":
-            await self._serve(scope, receive, send, self._websocket)
-        elif kind == "lifespan":
-            await self._lifespan(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, serve: Callable[..., Awaitable[None]]) -> None:
+        serve = _SERVERS.get(scope["type"])
+        if serve is None:
+            await (self._lifespan if scope["type"] == "lifespan" else self.app)(scope, receive, send)
+            return
         outer = scope.get(_KEY)
-        if outer is not None and outer.name == self._name:
+        if outer is not None and outer.middleware.name == self.name:
             await self.app(scope, receive, send)  # the same middleware around us: its exchange is this request's
             return
         request = _request(scope)
         if self._excludes is not None and self._excludes(request.path):
             reply = self.manager.screen(request)
-            if reply is None:
-                await self.app(scope, receive, send)
-            else:
-                await _refuse(scope, send, reply)
+            await (self.app(scope, receive, send) if reply is None else _refuse(scope, send, reply))
             return
-        session = await self.exchange.begin(request)
+        exchange = self.exchange
+        session = await exchange.begin(request)
         if isinstance(session, Reply):
             await _refuse(scope, send, session)
             return
         before = scope.get("session")
         scope["session"] = session
-        scope[_KEY] = Context(self.exchange, session, self._name)
+        scope[_KEY] = connection = serve(self, session, scope, receive, send)
         try:
-            await serve(scope, receive, send, session)
+            await self.app(scope, connection.receive, connection.send)
+        except Refusal as refusal:
+            if session.settled:
+                raise
+            await connection.refuse(refusal.reply)
+        except OSError:
+            if not await connection.was_ended():
+                raise
         finally:
             if outer is not None:
                 scope["session"], scope[_KEY] = before, outer
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send, session: Session) -> None:
-        exchange = self.exchange
-        replaced = False
-        watch: Watch | None = None
-
-        async def settled_send(message: Message) -> None:
-            nonlocal replaced, watch
-            if message["type"] == "http.response.start":
-                answer = await exchange.finish(session, message["status"], message.get("headers", ()))
-                if isinstance(answer, Reply):
-                    replaced = True
-                    await _send_reply(send, answer, "http.response")
-                    return
-                message["headers"] = answer
-                if session.visit.record is not None and _is_event_stream(answer):
-                    watch = Watch(self, session)
-            elif replaced:
-                return
-            elif watch is not None and watch.reason is not None:
-                error = f"the session of this stream ended: {watch.reason}"
-                raise OSError(error)
-            await send(message)
-
-        async def watched_receive() -> Message:
-            if watch is None:
-                return await receive()
-            return await watch.receive(receive, {"type": "http.disconnect"})
-
-        async def end_stream() -> None:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-        try:
-            await self._run(scope, watched_receive, settled_send, session, "http.response")
-        except OSError:
-            if watch is None or watch.reason is None:
-                raise
-            await end_stream()
-        finally:
-            if watch is not None:
-                watch.stop()
-
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send, session: Session) -> None:
-        exchange = self.exchange
-        watch: Watch | None = None
-        replaced = False
-
-        async def close_ended(reason: str) -> None:
-            await send({"type": "websocket.close", "code": ENDED_CODE, "reason": f"session ended: {reason}"})
-
-        async def settled_send(message: Message) -> None:
-            nonlocal watch, replaced
-            kind = message["type"]
-            if kind in ("websocket.accept", "websocket.http.response.start"):
-                status = 101 if kind == "websocket.accept" else message["status"]
-                answer = await exchange.finish(session, status, message.get("headers", ()))
-                if isinstance(answer, Reply):
-                    replaced = True
-                    await _refuse(scope, send, answer)
-                    return
-                message["headers"] = answer
-                await send(message)
-                if kind == "websocket.accept" and session.visit.record is not None:
-                    watch = Watch(self, session, close_ended)
-                return
-            if kind == "websocket.close" and session.visit.outcome is None:
-                await exchange.finish(session, 403, ())
-            if not replaced and (watch is None or watch.reason is None):
-                await send(message)
-
-        async def watched_receive() -> Message:
-            if watch is None:
-                return await receive()
-            return await watch.receive(receive, {"type": "websocket.disconnect", "code": ENDED_CODE})
-
-        try:
-            await self._run(scope, watched_receive, settled_send, session, "websocket.http.response")
-        finally:
-            if watch is not None:
-                watch.stop()
-
-    async def _run(self, scope: Scope, receive: Receive, send: Send, session: Session, prefix: str) -> None:
-        """Run the application and see its exchange to an end, whatever becomes of it."""
-        try:
-            await self.app(scope, receive, send)
-        except Refusal as refusal:
-            if session.visit.outcome is not None:
-                raise
-            if prefix == "websocket.http.response" and not _can_deny(scope):
-                await send({"type": "websocket.close", "code": 1008})
-            else:
-                await _send_reply(send, refusal.reply, prefix)
-        except BaseException:
-            if session.visit.outcome is None:
-                await self.exchange.abandon(session)
-            else:
-                await self.exchange.close(session)
-            raise
-        if session.visit.outcome is None:
-            await self.exchange.abandon(session)
-        else:
-            await self.exchange.close(session)
+            if connection.watch is not None:
+                connection.watch.stop()
+            await (exchange.close(session) if session.settled else exchange.abandon(session))
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def closing_send(message: Message) -> None:
@@ -222,6 +109,121 @@ class SessionMiddleware:
             await send(message)
 
         await self.app(scope, receive, closing_send)
+
+
+class Http:
+    """One HTTP exchange, left in the scope with its session: settles at the response's start, and ends an event stream whose session is over."""
+
+    __slots__ = ("_receive", "_replaced", "_send", "middleware", "session", "watch")
+
+    def __init__(
+        self, middleware: SessionMiddleware, session: Session, _scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Stand between an application and its server."""
+        self.middleware = middleware
+        self.session = session
+        self._receive = receive
+        self._send = send
+        self._replaced = False
+        self.watch: Watch | None = None
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on; the start of the response waits for the commit."""
+        if message["type"] == "http.response.start":
+            answer = await self.middleware.exchange.finish(
+                self.session, message["status"], message.get("headers", ())
+            )
+            if isinstance(answer, Reply):
+                self._replaced = True
+                await _send_reply(self._send, answer, "http.response")
+                return
+            message["headers"] = answer
+            if _is_event_stream(answer) and self.session.visit.record is not None:
+                self.watch = Watch(self.middleware, self.session)
+        elif self._replaced:
+            return
+        elif self.watch is not None and self.watch.reason is not None:
+            error = f"the session of this stream ended: {self.watch.reason}"
+            raise OSError(error)
+        await self._send(message)
+
+    async def receive(self) -> Message:
+        """Return the next message of the client; a stream whose session ended looks disconnected."""
+        if self.watch is None:
+            return await self._receive()
+        return await self.watch.receive(self._receive, {"type": "http.disconnect"})
+
+    async def refuse(self, reply: Reply) -> None:
+        """Answer with a refusal that the application raised."""
+        await _send_reply(self.send, reply, "http.response")
+
+    async def was_ended(self) -> bool:
+        """Tell whether an error came from our ending of the stream; then end it properly."""
+        if self.watch is None or self.watch.reason is None:
+            return False
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        return True
+
+
+class WebSocket:
+    """One websocket, left in the scope with its session: settles at its acceptance or denial, and closes when its session is over."""
+
+    __slots__ = ("_receive", "_replaced", "_scope", "_send", "middleware", "session", "watch")
+
+    def __init__(
+        self, middleware: SessionMiddleware, session: Session, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Stand between an application and its server."""
+        self.middleware = middleware
+        self.session = session
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._replaced = False
+        self.watch: Watch | None = None
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on; acceptance and denial wait for the commit."""
+        kind, session = message["type"], self.session
+        if kind in _HANDSHAKE_ANSWERS and not session.settled:
+            status = {"websocket.accept": 101, "websocket.close": 403}.get(kind) or message["status"]
+            answer = await self.middleware.exchange.finish(session, status, message.get("headers", ()))
+            if isinstance(answer, Reply):
+                self._replaced = True
+                await _refuse(self._scope, self._send, answer)
+                return
+            if kind != "websocket.close":
+                message["headers"] = answer
+            await self._send(message)
+            if kind == "websocket.accept" and session.visit.record is not None:
+                self.watch = Watch(self.middleware, session, self._close)
+            return
+        if not self._replaced and (self.watch is None or self.watch.reason is None):
+            await self._send(message)
+
+    async def receive(self) -> Message:
+        """Return the next message of the client; a socket whose session ended looks disconnected."""
+        if self.watch is None:
+            return await self._receive()
+        return await self.watch.receive(self._receive, {"type": "websocket.disconnect", "code": ENDED_CODE})
+
+    async def refuse(self, reply: Reply) -> None:
+        """Deny the handshake with a refusal that the application raised."""
+        if _can_deny(self._scope):
+            await _send_reply(self.send, reply, "websocket.http.response")
+        else:
+            await self.send({"type": "websocket.close", "code": 1008})
+
+    async def was_ended(self) -> bool:
+        """Tell whether an error came from our closing of the socket."""
+        return self.watch is not None and self.watch.reason is not None
+
+    async def _close(self, reason: str) -> None:
+        await self._send({"type": "websocket.close", "code": ENDED_CODE, "reason": f"session ended: {reason}"})
+
+
+_SERVERS: dict[str, type[Http] | type[WebSocket]] = {"http": Http, "websocket": WebSocket}
+_HANDSHAKE_ANSWERS = ("websocket.accept", "websocket.close", "websocket.http.response.start")
 
 
 class Watch:
@@ -283,21 +285,20 @@ def session_of(request: Any, kind: type[T] | None = None) -> Session | Typed[T]:
 
     Raises ConfigError where there is none: no SessionMiddleware around the application, or an excluded path.
     """
-    session = context_of(request).session
+    session = _connection_of(request).session
     return session if kind is None else session.as_type(kind)
 
 
 def exchange_of(request: Any) -> AsyncExchange:
     """Return the exchange of a request: for `save`, `take` and `bump`, which commit at once."""
-    return context_of(request).exchange
+    return _connection_of(request).middleware.exchange
 
 
-def context_of(request: Any) -> Context:
-    """Return what the middleware left in the scope, or raise ConfigError."""
+def _connection_of(request: Any) -> Http | WebSocket:
     scope = getattr(request, "scope", request)
-    context = scope.get(_KEY)
-    if isinstance(context, Context):
-        return context
+    connection = scope.get(_KEY)
+    if isinstance(connection, Http | WebSocket):
+        return connection
     message = (
         f"there is no session on {scope.get('path', 'this connection')}: is SessionMiddleware installed around the "
         "application, and is the path not one of exclude=[...]?"
@@ -319,9 +320,10 @@ def _request(scope: Scope) -> Request:
 
 
 def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    return any(
-        name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream") for name, value in headers
-    )
+    for name, value in headers:
+        if len(name) == 12 and name.lower() == b"content-type":
+            return value.lower().startswith(b"text/event-stream")
+    return False
 
 
 def _can_deny(scope: Scope) -> bool:

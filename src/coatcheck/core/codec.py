@@ -25,8 +25,10 @@ from .errors import CoatcheckError, DataError
 VERSION = b"\x01"
 
 _SCALARS: frozenset[type] = frozenset({str, int, float, bool, type(None), bytes})
+_STR: frozenset[type] = frozenset({str})
 _NO_INTS: frozenset[type] = _SCALARS - {int}
 _MOST_DEPTH = 64
+_MOST_PLAIN = 4096
 
 _DATETIME, _DATE, _UUID, _DECIMAL, _TUPLE, _SET, _INT = range(1, 8)
 
@@ -48,6 +50,8 @@ def encode(data: dict[str, Any]) -> bytes:
         return b""
     try:
         try:
+            if _is_plain(data):
+                return VERSION + _encode(data)
             return VERSION + _encode(_packed_dict(data, (), 0, _SCALARS))
         except OverflowError:  # an int beyond 64 bits: rare, so only then is each one looked at
             return VERSION + _encode(_packed_dict(data, (), 0, _NO_INTS))
@@ -57,6 +61,20 @@ def encode(data: dict[str, Any]) -> bytes:
         raise DataError(message, key=key, found="str") from error
 
 
+def is_unchanged(raw: bytes, data: dict[str, Any]) -> bool:
+    """Tell, fast, that nested values are still what `raw` holds; False only means that `encode` must tell.
+
+    One change it cannot see: a nested list replaced, in place, by a tuple or set of the same items (or a text by a UUID,
+    Decimal or datetime that spells the same). Where a key was set, `encode` is asked, which sees that too.
+    """
+    if not raw:
+        return not data
+    try:
+        return _encode(data) == raw[1:]
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return False
+
+
 def decode(raw: bytes) -> dict[str, Any]:
     """Return a session's data, or raise UnknownVersion and nothing else."""
     if not raw:
@@ -64,10 +82,37 @@ def decode(raw: bytes) -> dict[str, Any]:
     if raw[:1] != VERSION:
         raise UnknownVersion(bytes(raw[:1]).hex())
     try:
-        return _decode(memoryview(raw)[1:])
+        return _decode(raw[1:])
     except (msgspec.DecodeError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         message = "damaged"
         raise UnknownVersion(message) from error
+
+
+def _is_plain(data: dict[str, Any]) -> bool:
+    """Tell, fast, that msgpack can take the data as it is: most sessions; False only means that each value is looked at."""
+    level: list[Any] = [data]
+    for _ in range(_MOST_DEPTH):
+        below: list[Any] = []
+        for container in level:
+            values = container
+            if type(container) is dict:
+                if not _STR.issuperset(map(type, container)):
+                    return False
+                values = container.values()
+            if _SCALARS.issuperset(map(type, values)):
+                continue
+            for value in values:
+                kind = type(value)
+                if kind is dict or kind is list:
+                    below.append(value)
+                elif kind not in _SCALARS:
+                    return False
+        if not below:
+            return True
+        if len(below) > _MOST_PLAIN:
+            return False
+        level = below
+    return False
 
 
 # -- packing: msgpack keeps the plain types, ours travel as its extensions ---------------------------------------------

@@ -203,18 +203,20 @@ def dress(headers: Headers, outcome: Outcome) -> list[tuple[bytes, bytes]]:
     One function for all adapters. RFC 9111 section 7.3: Set-Cookie does not stop a cache, so no-store goes with it, and
     what would overrule it goes away. A cookie of the same name set before gives way: browsers keep but one.
     """
-    if not outcome.cookies and not outcome.vary:
-        return list(headers)
+    if not outcome.cookies and (not outcome.vary or not _has_vary(headers)):
+        return [*headers, *_VARY[outcome.vary]] if outcome.vary in _VARY else [*headers, _vary(headers, outcome.vary)]
     names = tuple(cookie.partition(b"=")[0] + b"=" for cookie in outcome.cookies)
     dressed = [(name, value) for name, value in headers if not _gives_way(name.lower(), value, outcome, names)]
     if outcome.vary:
-        dressed.append((b"vary", _merged_vary(headers, outcome.vary)))
+        dressed.append(_vary(headers, outcome.vary))
     if outcome.cookies:
         dressed.append((b"cache-control", b"no-store"))
         dressed.extend((b"set-cookie", cookie) for cookie in outcome.cookies)
     return dressed
 
 
+_VARY: dict[tuple[str, ...], tuple[tuple[bytes, bytes], ...]] = {(): (), ("Cookie",): ((b"vary", b"Cookie"),)}
+"""All that a response without our cookie varies by."""
 _CACHING = frozenset({b"cache-control", b"expires", b"pragma", b"surrogate-control", b"x-accel-expires"})
 """What tells caches how long to keep a response; `...-cdn-cache-control` (RFC 9213) besides."""
 
@@ -229,12 +231,19 @@ def _gives_way(name: bytes, value: bytes, outcome: Outcome, names: tuple[bytes, 
     return name in _CACHING or name.endswith(b"cdn-cache-control")
 
 
-def _merged_vary(headers: Headers, ours: Iterable[str]) -> bytes:
+def _has_vary(headers: Headers) -> bool:
+    for name, _ in headers:  # a loop: any() over a generator costs three times as much here
+        if len(name) == 4 and name.lower() == b"vary":
+            return True
+    return False
+
+
+def _vary(headers: Headers, ours: Iterable[str]) -> tuple[bytes, bytes]:
     present = [part.strip() for name, value in headers if name.lower() == b"vary" for part in value.split(b",")]
     if b"*" in present:
-        return b"*"
+        return (b"vary", b"*")
     merged: dict[bytes, bytes] = {}
     for part in (*present, *(name.encode("ascii") for name in ours)):
         if part:
             merged.setdefault(part.lower(), part)
-    return b", ".join(merged.values())
+    return (b"vary", b", ".join(merged.values()))

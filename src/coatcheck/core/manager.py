@@ -21,8 +21,8 @@ from msgspec.structs import replace
 
 from . import codec, csrf, facts, policies, records, replies, tokens, typed
 from .clients import Clients
-from .cookies import AMBIGUOUS, MOST_HEADER, CookieWriter
-from .errors import ConfigError, DataError, Refusal
+from .cookies import MOST_HEADER, CookieWriter
+from .errors import ConfigError, DataError, Refusal, StoreError
 from .model import (
     Change,
     Client,
@@ -80,7 +80,7 @@ class SessionManager:
         self.entropy = entropy
         self.realm = chosen.realm or chosen.name
         self.clocks = chosen.clocks
-        self.cookie = CookieWriter(chosen.cookie)
+        self.cookie = CookieWriter(chosen.cookie, comma_joined=chosen.comma_joined)
         self.noise = Noise()
         self._realm = self.realm.encode()
         self._exclude = tuple(chosen.exclude)
@@ -122,7 +122,7 @@ class SessionManager:
         value = self.cookie.find(header)
         if value is None:
             return Absent.NO_COOKIE
-        if value is AMBIGUOUS or not isinstance(value, bytes):
+        if not isinstance(value, bytes):
             self._heard("session_cookie_ambiguous", request)
             return Absent.AMBIGUOUS
         ticket = tokens.parse(value)
@@ -145,8 +145,7 @@ class SessionManager:
 
         `floor`: everything authenticated (or, if anonymous, created) before this moment no longer counts.
         """
-        visit = Visit(self, request)
-        visit.arrived = self.now()
+        visit = Visit(self, request, self.now())
         if isinstance(ticket, Ticket):
             self._judge(visit, ticket, record, floor)
         else:
@@ -158,8 +157,7 @@ class SessionManager:
 
     def blank(self, request: Request, make: Callable[[Visit], S] = Session) -> S:  # type: ignore[assignment]
         """Return an anonymous session that is never stored: the store is away and the application wants to go on."""
-        visit = Visit(self, request)
-        visit.arrived = self.now()
+        visit = Visit(self, request, self.now())
         return make(visit)
 
     def _missing(self, visit: Visit) -> Reply | None:
@@ -176,6 +174,9 @@ class SessionManager:
     def _judge(self, visit: Visit, ticket: Ticket, record: Record | None, floor: Instant) -> None:
         if record is None:
             return self._heard("session_unknown_token", visit.request)
+        if record.handle != ticket.handle:
+            message = f"the store answered {ticket.handle!r} with another record"
+            raise StoreError(message)
         now = visit.arrived
         standing, proof = tokens.judge(self._realm, record, ticket, now, self.clocks.grace)
         if standing is TokenClass.GARBAGE:
@@ -214,7 +215,7 @@ class SessionManager:
             visit.step_up = verdict.action is policies.Action.STEP_UP
             if verdict.action is policies.Action.RENEW and record.used_at is not None:
                 record = replace(record, used_at=min(record.used_at, now - (self.clocks.renew or 0.0)))
-        visit.ticket, visit.proof, visit.standing = ticket, proof, standing
+        visit.ticket, visit.standing = ticket, standing
         visit.base, visit.data = record.data, data
         if record.persistent and records.lapsed(record, self.clocks, now):
             record = self._remembered(visit, record)
@@ -358,6 +359,7 @@ class SessionManager:
                 visit.record = change.record
                 visit.base = change.record.data
                 visit.level = change.record.level
+        visit.wrote = False
         if visit.logout:
             if visit.login is None:
                 visit.record = visit.presented = None

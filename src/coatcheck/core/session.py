@@ -55,50 +55,84 @@ class Lasting(msgspec.Struct, frozen=True):
 class Visit:
     """One session during one exchange: what came in, what the handler asked for, what is still to be committed.
 
-    It is the manager's and the flow's; handlers have no business here. Most visits leave most of it untouched.
+    It is the manager's and the flow's; handlers have no business here.
     """
 
-    # what came in
-    record: Record | None = None  # believed: its ticket is good and the session is live
-    ticket: Ticket | None = None
-    proof: bytes = b""  # the hash of the ticket's turn
-    standing: int = 0  # its tokens.TokenClass
-    presented: Record | None = None  # the family of this record was proved, whatever became of it
-    presented_as: int = 0
-    bare: bool = False  # no cookie of ours came: an anonymous session may be handed out
-    arrived: Instant = 0.0
-    level: int = Level.ANONYMOUS
-    step_up: bool = False
-    origin_proved: bool = True
-    ended_because: str | None = None
-    base: bytes = b""
-    data: dict[str, Any]
-    # what the handler asked for
-    consulted: bool = False
-    login: Login | None = None
-    logout: Literal["", "here", "everywhere"] = ""
-    renew: Ticket | None = None
-    end_others: str = ""
-    wanted: bool = False
-    planned: Ticket | None = None
-    lasting: Lasting | None = None
-    kept: bool = False
-    typed: Typed[Any] | None = None
-    # what is to be committed before the handler runs
-    urgent: tuple[Change, ...] = ()
-    urgent_required: bool = False
-    notes: tuple[tuple[bytes, Event], ...] = ()
-    # what was settled
-    status: int = 0
-    headers: Headers = ()
-    dropped: str = ""
-    outcome: Outcome | None = None
+    __slots__ = (
+        "arrived",
+        "bare",
+        "base",
+        "consulted",
+        "counter",
+        "data",
+        "dropped",
+        "end_others",
+        "ended_because",
+        "headers",
+        "kept",
+        "lasting",
+        "level",
+        "login",
+        "logout",
+        "notes",
+        "origin_proved",
+        "outcome",
+        "planned",
+        "presented",
+        "presented_as",
+        "record",
+        "renew",
+        "request",
+        "standing",
+        "status",
+        "step_up",
+        "ticket",
+        "typed",
+        "urgent",
+        "urgent_required",
+        "wanted",
+        "wrote",
+    )
 
-    def __init__(self, counter: Counter, request: Request) -> None:
+    def __init__(self, counter: Counter, request: Request, arrived: Instant) -> None:
         """Begin with nothing known."""
         self.counter = counter
         self.request = request
-        self.data = {}
+        self.arrived = arrived
+        # what came in
+        self.record: Record | None = None  # believed: its ticket is good and the session is live
+        self.ticket: Ticket | None = None
+        self.standing = 0  # its tokens.TokenClass
+        self.presented: Record | None = None  # the family of this record was proved, whatever became of it
+        self.presented_as = 0
+        self.bare = False  # no cookie of ours came: an anonymous session may be handed out
+        self.level: int = 0
+        self.step_up = False
+        self.origin_proved = True
+        self.ended_because: str | None = None
+        self.base = b""
+        self.data: dict[str, Any] = {}
+        # what the handler asked for
+        self.consulted = False
+        self.wrote = False  # a key was set or deleted; nested changes do not show here
+        self.login: Login | None = None
+        self.logout: Literal["", "here", "everywhere"] = ""
+        self.renew: Ticket | None = None
+        self.end_others = ""
+        self.wanted = False
+        self.planned: Ticket | None = None
+        self.lasting: Lasting | None = None
+        self.kept = False
+        self.typed: Typed[Any] | None = None
+        # what is to be committed before the handler runs
+        self.urgent: tuple[Change, ...] = ()
+        self.urgent_required = False
+        self.notes: tuple[tuple[bytes, Event], ...] = ()
+        # what was settled
+        self.status = 0
+        self.headers: Headers = ()
+        self.dropped = ""
+        self.outcome: Outcome | None = None
 
     def __repr__(self) -> str:
         """Show no secret."""
@@ -143,6 +177,8 @@ class Session(MutableMapping[str, Any]):
     A mapping of str keys to values that the codec keeps; nested changes count. It is not for concurrent use within
     one request. `login`, `logout`, `renew` and `require_login` decide who is there; data never does.
     """
+
+    __slots__ = ("visit",)
 
     def __init__(self, visit: Visit) -> None:
         """Show the data of a visit; applications get their session from `session_of(request)`."""
@@ -343,6 +379,7 @@ class Session(MutableMapping[str, Any]):
     def replace(self, mapping: Mapping[str, Any]) -> None:
         """Put other data in place of all that is there."""
         visit = self._looked()
+        visit.wrote = True
         visit.typed = None
         visit.data = dict(mapping)
 
@@ -378,11 +415,15 @@ class Session(MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         """Set a value; its type is checked when the response starts."""
-        self._looked().data[key] = value
+        visit = self.visit
+        visit.consulted = visit.wrote = True
+        visit.data[key] = value
 
     def __delitem__(self, key: str) -> None:
         """Delete a value, or raise KeyError."""
-        del self._looked().data[key]
+        visit = self.visit
+        visit.consulted = visit.wrote = True
+        del visit.data[key]
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the keys."""

@@ -41,6 +41,7 @@ class Keywords(TypedDict, total=False):
     domain: str | None
     path: str
     partitioned: bool
+    comma_joined: bool
     exclude: Sequence[str]
     passive: Collection[str]
     on_theft: Literal["end", "note"]
@@ -57,7 +58,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     no check (webhooks). missing_headers: what an unsafe request with neither Sec-Fetch-Site nor Origin may do.
     timeouts: `timeouts(...)` or a preset's name. limit: live sessions a subject may have. carry: keys of an anonymous
     session that move into a login. data: the type of the session's data. trusted_proxies: whose X-Forwarded-For is
-    believed. allow_insecure_http: plain http, on localhost only, under another cookie name. exclude: path prefixes
+    believed. comma_joined: the server joins split Cookie headers by commas (gunicorn behind some HTTP/2 proxies).
+    allow_insecure_http: plain http, on localhost only, under another cookie name. exclude: path prefixes
     without sessions. passive: exact paths whose requests are no activity. on_theft: what a replayed old token does.
     store_down: what happens to requests while the store is away. login_url: where browsers are sent to log in.
     """
@@ -81,6 +83,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     domain: str | None = None
     path: str = "/"
     partitioned: bool = False
+    comma_joined: bool = False
     exclude: Sequence[str] = ()
     passive: Collection[str] = ()
     on_theft: Literal["end", "note"] = "end"

@@ -37,6 +37,7 @@ from .tokens import Entropy, TokenClass
 _SKIP_RENEWAL = frozenset({204, 206, 304})
 _THEFT = (TokenClass.STRAGGLER, TokenClass.LATE, TokenClass.STALE)
 _NOTHING = Outcome()
+_LOOKED = Outcome(vary=("Cookie",))
 
 
 class Settler:
@@ -103,9 +104,9 @@ class Settler:
             outcome = self._settle_new(visit)
         else:
             outcome = self._settle_known(visit, visit.record)
-        if visit.consulted and not outcome.vary:
-            outcome = replace(outcome, vary=("Cookie",))
-        return outcome
+        if not visit.consulted:
+            return outcome
+        return _LOOKED if outcome is _NOTHING else replace(outcome, vary=("Cookie",))
 
     def late(self, visit: Visit) -> Outcome:
         """Return what was written after the response started, as far as it needs no cookie."""
@@ -115,7 +116,7 @@ class Settler:
         if not visit.consulted or visit.logout:
             return _NOTHING
         data = self._encoded(visit)
-        if data == visit.base:
+        if data is visit.base or data == visit.base:
             return _NOTHING
         if visit.record is None:
             visit.dropped = "written after the response started, when no cookie could be sent any more"
@@ -246,8 +247,8 @@ class Settler:
         changed = record if visit.lasting is None else records.lasting(record, visit.lasting, self._clocks)
         if self._renewal_due(visit, record, now):
             return self._settle_renewal(visit, record, replace(changed, data=data), now)
-        cookies = self._handed_again(visit, record, now)
-        if data != visit.base or changed is not record:
+        cookies = self._handed_again(visit, record, now) if visit.standing == TokenClass.FORMER_OPEN else ()
+        if (data is not visit.base and data != visit.base) or changed is not record:
             outcome = self._updated(visit, changed, data)
         else:
             outcome = self._settle_read(visit)
@@ -298,7 +299,7 @@ class Settler:
 
     def _handed_again(self, visit: Visit, record: Record, now: Instant) -> tuple[bytes, ...]:
         """Return the successor's cookie once more: the answer that first carried it may have been lost."""
-        if visit.standing != TokenClass.FORMER_OPEN or record.nonce is None or visit.ticket is None:
+        if record.nonce is None or visit.ticket is None:
             return ()
         if self._clocks.renew is None or now < record.handed_at + self._clocks.renew or not self._carries_cookie(visit):
             return ()
@@ -328,6 +329,8 @@ class Settler:
 
     def _encoded(self, visit: Visit) -> bytes:
         if visit.typed is None:
+            if not visit.wrote and codec.is_unchanged(visit.base, visit.data):
+                return visit.base
             return codec.encode(visit.data)
         visit.data = typed.from_type(visit.typed.data)
         raw = codec.encode(visit.data)

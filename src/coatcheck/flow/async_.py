@@ -131,12 +131,14 @@ class AsyncExchange:
         if isinstance(ticket, Reply):
             return ticket
         record = None
-        if isinstance(ticket, Ticket):
-            try:
-                record = await self._load(ticket.handle)
-            except StoreError as error:
-                return self._away(request, error)
-        session = manager.open(request, ticket, record, self._make, self._floor)
+        try:
+            if isinstance(ticket, Ticket):
+                if manager.now() - self._epochs_at >= EPOCHS_EVERY:
+                    await self._look_at_epochs()
+                record = await self.store.load(ticket.handle)
+            session = manager.open(request, ticket, record, self._make, self._floor)
+        except StoreError as error:
+            return self._away(request, error)
         if isinstance(session, Reply):
             return session
         visit = session.visit
@@ -230,20 +232,13 @@ class AsyncExchange:
         if record is None:
             return None
         try:
-            stored = await self._load(record.handle)
+            if self.manager.now() - self._epochs_at >= EPOCHS_EVERY:
+                await self._look_at_epochs()
+            stored = await self.store.load(record.handle)
         except StoreError as error:
             logger.warning("session store: %s", error)
             return None
         return self.manager.over(stored, self._floor)
-
-    async def _load(self, handle: Handle) -> Record | None:
-        if self.manager.now() - self._epochs_at >= EPOCHS_EVERY:
-            await self._look_at_epochs()
-        record = await self.store.load(handle)
-        if record is not None and record.handle != handle:
-            message = f"the store answered {handle!r} with another record"
-            raise StoreError(message)
-        return record
 
     async def _look_at_epochs(self) -> None:
         now = self.manager.now()
@@ -290,7 +285,7 @@ class AsyncExchange:
         ticket = self.manager.identify(request)
         if not isinstance(ticket, Ticket):
             return session
-        record = await self._load(ticket.handle)
+        record = await self.store.load(ticket.handle)
         opened = self.manager.open(request, ticket, record, self._make, self._floor)
         if isinstance(opened, Reply) or not opened.visit.urgent:
             return opened

@@ -130,12 +130,14 @@ class Exchange:
         if isinstance(ticket, Reply):
             return ticket
         record = None
-        if isinstance(ticket, Ticket):
-            try:
-                record = self._load(ticket.handle)
-            except StoreError as error:
-                return self._away(request, error)
-        session = manager.open(request, ticket, record, self._make, self._floor)
+        try:
+            if isinstance(ticket, Ticket):
+                if manager.now() - self._epochs_at >= EPOCHS_EVERY:
+                    self._look_at_epochs()
+                record = self.store.load(ticket.handle)
+            session = manager.open(request, ticket, record, self._make, self._floor)
+        except StoreError as error:
+            return self._away(request, error)
         if isinstance(session, Reply):
             return session
         visit = session.visit
@@ -229,20 +231,13 @@ class Exchange:
         if record is None:
             return None
         try:
-            stored = self._load(record.handle)
+            if self.manager.now() - self._epochs_at >= EPOCHS_EVERY:
+                self._look_at_epochs()
+            stored = self.store.load(record.handle)
         except StoreError as error:
             logger.warning("session store: %s", error)
             return None
         return self.manager.over(stored, self._floor)
-
-    def _load(self, handle: Handle) -> Record | None:
-        if self.manager.now() - self._epochs_at >= EPOCHS_EVERY:
-            self._look_at_epochs()
-        record = self.store.load(handle)
-        if record is not None and record.handle != handle:
-            message = f"the store answered {handle!r} with another record"
-            raise StoreError(message)
-        return record
 
     def _look_at_epochs(self) -> None:
         now = self.manager.now()
@@ -289,7 +284,7 @@ class Exchange:
         ticket = self.manager.identify(request)
         if not isinstance(ticket, Ticket):
             return session
-        record = self._load(ticket.handle)
+        record = self.store.load(ticket.handle)
         opened = self.manager.open(request, ticket, record, self._make, self._floor)
         if isinstance(opened, Reply) or not opened.visit.urgent:
             return opened

@@ -3,9 +3,9 @@
 Rules
 - A connection belongs to one thread and one face, and is opened on first use; building opens nothing.
 - Writers of one process queue at `turn` before they ask SQLite, so they wait for each other fairly.
-- Before a fork every idle connection is closed: SQLite's locks belong to the process, and a child that inherits an
-  open file believes that it holds locks which it does not. One in use at that moment is left alone; the child keeps it
-  for ever, unclosed and unused.
+- A fork waits, for a moment, until no connection is in use, and closes them all: SQLite's locks belong to the process,
+  and a child that inherits an open file believes that it holds locks which it does not. One that is in use for longer
+  is left alone; the child keeps it for ever, unclosed and unused.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from ...core.model import Event, Instant
 from . import schema
 
 COMMIT_DEADLINE: Final = 2.0
+FORK_PATIENCE: Final = 2.5
 
 Synchronous: TypeAlias = Literal["normal", "full"]
 
@@ -92,6 +94,7 @@ class File:
         self.clock, self.tombstone = clock, tombstone
         self.errors = StoreErrors(self.path)
         self.turn = threading.Lock()
+        self.gate = threading.Lock()
         self.ready = False
         self.commits = 0
         self.listeners: list[Callable[[Sequence[Event]], None]] = []
@@ -109,7 +112,9 @@ class File:
             if link.era is self.era:
                 return link
             link.db.close()
-        here.link = link = self._open(here.wait)
+            link.busy = False
+        with self.gate:
+            here.link = link = self._open(here.wait)
         return link
 
     def retire(self) -> list[Link]:
@@ -120,6 +125,18 @@ class File:
             if not link.busy:
                 link.db.close()
         return [link for link in links if link.busy]
+
+    def shut(self) -> list[Link]:
+        """Let nobody open a connection, wait until those in use come back, and close them; return the stragglers."""
+        self.gate.acquire()
+        until = time.monotonic() + FORK_PATIENCE
+        while (straying := self.retire()) and time.monotonic() < until:
+            time.sleep(0.0005)
+        return straying
+
+    def reopen(self) -> None:
+        """Let connections be opened again."""
+        self.gate.release()
 
     def _open(self, wait: float) -> Link:
         era = self.era
@@ -152,6 +169,7 @@ class File:
         self.links = weakref.WeakSet()
         self.servants = {}
         self.turn = threading.Lock()
+        self.gate = threading.Lock()
         self.era = object()
 
 
@@ -210,24 +228,28 @@ def _unopened(path: str, error: OSError) -> StoreError:
 
 
 _files: weakref.WeakSet[File] = weakref.WeakSet()
-_buried: list[list[object]] = []
+_shut: list[File] = []
+_buried: list[object] = []
 
 
 def _before_fork() -> None:
-    left: list[object] = []
-    for file in list(_files):
-        left += file.retire()
-        left += file.servants.values()
-    _buried.append(left)
+    _shut[:] = list(_files)
+    for file in _shut:
+        _buried.extend(file.shut())
+        _buried.extend(file.servants.values())
 
 
 def _after_fork_in_parent() -> None:
-    _buried.pop()
+    for file in _shut:
+        file.reopen()
+    _shut.clear()
+    _buried.clear()
 
 
 def _after_fork_in_child() -> None:
-    for file in list(_files):
+    for file in _shut:
         file.forget()
+    _shut.clear()
 
 
 if hasattr(os, "register_at_fork"):

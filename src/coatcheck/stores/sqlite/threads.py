@@ -48,10 +48,12 @@ def in_turn(file: File, here: Here, act: Callable[[Link], Done[T]], wait: float)
             try:
                 if here.timed:
                     link.db.execute(f"pragma busy_timeout = {max(1, int((deadline - time.monotonic()) * 1000))}")
+                before = link.db.total_changes
                 result, written = act(link)
+                if link.db.total_changes != before:
+                    file.commits += 1
             finally:
                 link.busy = False
-        file.commits += 1
     finally:
         turn.release()
     if written:
@@ -202,7 +204,7 @@ def _tidy(file_of: weakref.ref[File], stopped: threading.Event) -> None:
             pass
         except StoreError as error:
             _log.warning("could not tidy the session store: %s", error)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a listener is the application's; the keeper must live on
             _log.exception("a listener of the session store failed")
         del file
 

@@ -1,0 +1,1 @@
+"""What a session costs: added to a bare application, in process, beside what others cost in the same run."""

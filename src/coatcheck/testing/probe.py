@@ -1,0 +1,484 @@
+"""The probe: one small application that uses everything a session can do, for every adapter to serve.
+
+It knows no protocol: `Probe.answer` takes a `Call` and is a generator that yields what must be waited for; `run` and
+`run_async` drive it in threads and on event loops. `serving.py` serves it raw over ASGI and WSGI; for a framework, a
+handler of a dozen lines makes a Call of its request and a response of the Answer.
+
+Any request may carry these in its query: `do` (an act of `ACTS`), `hold` (wait at that gate first), `status`, `cache`,
+`vary`, `cookie`, `header=name:value` (of the response), `keep`, `then=raise` or `then=refuse` (after the act).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl
+
+from ..core.errors import SettledError
+from ..core.model import Level
+from ..core.session import Session
+from ..flow.async_ import AsyncExchange, AsyncRegistry
+from ..flow.sync import Exchange, Registry
+from .flaky import Gate
+
+JSON = "application/json"
+
+
+class ProbeError(Exception):
+    """What the probe raises when it was asked to."""
+
+
+@dataclass
+class Cart:
+    """The type of the probe's typed data."""
+
+    items: list[int] = field(default_factory=list)
+    note: str = ""
+
+
+@dataclass(slots=True)
+class Call:
+    """One request, as the probe sees it; header names are lower-case."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+    session: Session
+    exchange: Exchange | AsyncExchange
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """The fields of a form or of a JSON object in the body, whichever it is."""
+        if self.headers.get("content-type", "").startswith(JSON):
+            fields: dict[str, Any] = json.loads(self.body or b"{}")
+            return fields
+        return dict(parse_qsl(self.body.decode("utf-8", "replace")))
+
+    @property
+    def registry(self) -> Registry | AsyncRegistry:
+        """The registry over this exchange's store."""
+        exchange = self.exchange
+        if isinstance(exchange, AsyncExchange):
+            return AsyncRegistry(exchange.store, exchange.manager.realm, exchange.manager.now)
+        return Registry(exchange.store, exchange.manager.realm, exchange.manager.now)
+
+
+@dataclass(slots=True)
+class Answer:
+    """One response: a whole `body`, or `chunks` that are made while it is sent; `after` runs when it was."""
+
+    status: int = 200
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    body: bytes = b""
+    chunks: Callable[[], Iterator[bytes]] | None = None
+    after: Callable[[], None] | None = None
+
+
+Steps: TypeAlias = Generator[Any, Any, Answer]
+Handler: TypeAlias = Callable[["Probe", Call], Steps]
+
+
+def run(steps: Steps) -> Answer:
+    """Drive an answer where waiting blocks."""
+    value: Any = None
+    while True:
+        try:
+            value = steps.send(value)
+        except StopIteration as done:
+            answer: Answer = done.value
+            return answer
+        if isinstance(value, Gate):
+            value.wait()
+
+
+async def run_async(steps: Steps) -> Answer:
+    """Drive an answer on an event loop."""
+    value: Any = None
+    error: Exception | None = None
+    while True:
+        try:
+            value = steps.send(value) if error is None else steps.throw(error)
+        except StopIteration as done:
+            answer: Answer = done.value
+            return answer
+        error = None
+        try:
+            value = await (value.wait_async() if isinstance(value, Gate) else value)
+        except Exception as problem:  # noqa: BLE001 - it is the handler's, who must see it where it waited
+            error = problem
+
+
+class Probe:
+    """The application. `gates` are the places where a request with `hold=<name>` waits."""
+
+    def __init__(self) -> None:
+        """Start without a gate."""
+        self.gates: dict[str, Gate] = {}
+        self.seen: list[str] = []
+        self.late: list[str] = []
+
+    def gate(self, name: str) -> Gate:
+        """Return the gate of that name."""
+        return self.gates.setdefault(name, Gate())
+
+    def answer(self, call: Call) -> Steps:
+        """Answer a call; what is yielded is waited for, if it can be."""
+        self.seen.append(f"{call.method} {call.path}")
+        if "hold" in call.query:
+            yield self.gate(call.query["hold"])
+        if "do" in call.query:
+            ACTS[call.query["do"]](call.session)
+        handler = _handler_of(call)
+        answer = _not_found() if handler is None else (yield from handler(self, call))
+        if "keep" in call.query:
+            call.session.keep()
+        if call.query.get("then") == "raise":
+            message = "the probe was asked to raise"
+            raise ProbeError(message)
+        if call.query.get("then") == "refuse":
+            call.session.require_login(level=Level.AAL3)
+        return _modified(answer, call.query)
+
+    # -- pages -------------------------------------------------------------------------------------------------------
+
+    def home(self, call: Call) -> Steps:
+        """Greet, without a look at the session."""
+        yield from ()
+        return _text("hello")
+
+    def look(self, call: Call) -> Steps:
+        """Look at the session in one way only."""
+        yield from ()
+        return _json({"found": LOOKS[call.query["how"]](call.session)})
+
+    def data(self, call: Call) -> Steps:
+        """Show the data, or with PUT (or `write` in the query) change it."""
+        yield from ()
+        if "write" in call.query:
+            call.session[call.query["write"]] = call.query.get("value", "1")
+        return _json(call.session.copy())
+
+    def change(self, call: Call) -> Steps:
+        """Change the data in one way."""
+        yield from ()
+        CHANGES[call.query["how"]](call.session)
+        return _json(call.session.copy())
+
+    def replace(self, call: Call) -> Steps:
+        """Put the body's mapping in place of the data."""
+        yield from ()
+        call.session.replace(call.form)
+        return _json(call.session.copy())
+
+    def form_page(self, call: Call) -> Steps:
+        """Show a form's token."""
+        yield from ()
+        return _text(call.session.csrf_token())
+
+    # -- who is there ------------------------------------------------------------------------------------------------
+
+    def login(self, call: Call) -> Steps:
+        """Log in whoever says a name; a form is redirected, JSON is told."""
+        yield from ()
+        form, session = call.form, call.session
+        token = form.get("csrf_token") or call.headers.get("x-csrf-token")
+        if token:
+            session.check_csrf(token)
+        session.login(form["user"], remember=_yes(form.get("remember")), level=int(form.get("level", Level.AAL1)))
+        if "cart" in form:
+            session["cart"] = form["cart"]
+        if call.headers.get("content-type", "").startswith(JSON):
+            return _json({"user": session.subject, "handle": session.handle})
+        return Answer(303, [("location", call.query.get("to", "/me"))])
+
+    def logout(self, call: Call) -> Steps:
+        """Log out: here, or everywhere."""
+        yield from ()
+        call.session.logout(everywhere="everywhere" in call.query)
+        return Answer(303, [("location", "/")])
+
+    def me(self, call: Call) -> Steps:
+        """Say who is logged in, or 401."""
+        yield from ()
+        session = call.session
+        if session.subject is None:
+            return _json({"error": "anonymous", "why": session.ended_because}, 401)
+        return _json({"user": session.subject, "handle": session.handle, "level": session.level})
+
+    def private(self, call: Call) -> Steps:
+        """Require a login, as recent and as sure as the query says."""
+        yield from ()
+        within, level = call.query.get("within"), call.query.get("level")
+        subject = call.session.require_login(
+            within=None if within is None else float(within), level=None if level is None else int(level)
+        )
+        return _json({"user": subject})
+
+    def reauth(self, call: Call) -> Steps:
+        """Take a second proof from whoever is logged in."""
+        yield from ()
+        session = call.session
+        session.login(session.require_login(), methods=("pwd", "otp"), level=Level.AAL2)
+        return _json({"user": session.subject, "level": session.level})
+
+    def echo(self, call: Call) -> Steps:
+        """Return what was posted; with `token=required`, only for a good CSRF token (header or form field)."""
+        yield from ()
+        token = call.headers.get("x-csrf-token") or call.form.get("csrf_token", "")
+        good = call.session.check_csrf(token) if token else False
+        if call.query.get("token") == "required" and not good:
+            return _json({"error": "csrf"}, 403)
+        return _json({"form": call.form, "csrf": good})
+
+    def email(self, call: Call) -> Steps:
+        """Change an address: asks for a proof of the last ten minutes."""
+        yield from ()
+        call.session.require_login(within=600)
+        call.session["email"] = call.form.get("email", "")
+        return _json({"email": call.session["email"]})
+
+    def password(self, call: Call) -> Steps:
+        """Change a password: a factor changes, so this session is renewed and the others end."""
+        yield from ()
+        session = call.session
+        session.login(session.require_login(within=600))
+        session.end_others("factor_change")
+        return _json({"changed": True})
+
+    def pay(self, call: Call) -> Steps:
+        """Pay: asks for two factors, of the last five minutes."""
+        yield from ()
+        call.session.require_login(within=300, level=Level.AAL2)
+        return _json({"paid": True})
+
+    # -- sessions of an account --------------------------------------------------------------------------------------
+
+    def sessions(self, call: Call) -> Steps:
+        """List the subject's sessions."""
+        subject = call.session.require_login()
+        page = yield call.registry.find(subject)
+        shown = [{"handle": one.handle, "current": one.handle == call.session.handle} for one in page.items]
+        return _json({"sessions": shown})
+
+    def end_session(self, call: Call) -> Steps:
+        """End one of the subject's sessions."""
+        subject = call.session.require_login()
+        handle = call.path.rpartition("/")[2]
+        found = yield call.registry.revoke(handle, "owner", subject=subject)
+        return _json({"ended": found}, 200 if found else 404)
+
+    def end_others(self, call: Call) -> Steps:
+        """End the subject's other sessions."""
+        subject = call.session.require_login()
+        yield call.registry.revoke_all(subject, keep=call.session.handle, because="owner")
+        return _json({"ended": True})
+
+    def status(self, call: Call) -> Steps:
+        """Say when the session ends (a path to list as `passive`: asking is no activity)."""
+        yield from ()
+        session = call.session
+        shown = {"user": session.subject, "ends_at": session.ends_at, "idle_ends_at": session.idle_ends_at}
+        return _json({**shown, "why": session.ended_because})
+
+    # -- when things are written -------------------------------------------------------------------------------------
+
+    def save(self, call: Call) -> Steps:
+        """Write a key and save it now, whatever becomes of the response."""
+        call.session["saved"] = "yes"
+        try:
+            yield call.exchange.save(call.session)
+        except SettledError as error:
+            return _json({"error": str(error)}, 409)
+        return _json(call.session.copy())
+
+    def take(self, call: Call) -> Steps:
+        """Take a key: of all who ask, one gets it."""
+        taken = yield call.exchange.take(call.session, call.query["key"])
+        return _json({"taken": taken})
+
+    def bump(self, call: Call) -> Steps:
+        """Count."""
+        count = yield call.exchange.bump(call.session, call.query["key"])
+        return _json({"count": count})
+
+    def stream(self, call: Call) -> Steps:
+        """Stream three chunks; the act in `body` is done between the first and the second."""
+        yield from ()
+        session, act = call.session, call.query.get("body", "read")
+
+        def chunks() -> Iterator[bytes]:
+            if "before" in call.query:
+                session["before"] = "yes"
+            yield b"one "
+            yield self._tried(act, session)
+            yield b"three"
+
+        return Answer(200, [("content-type", "text/plain")], chunks=chunks)
+
+    def afterwards(self, call: Call) -> Steps:
+        """Answer, then act in the background."""
+        yield from ()
+        act = call.query["act"]
+        return Answer(200, body=b"soon", after=lambda: self.late.append(self._tried(act, call.session).decode()))
+
+    def _tried(self, act: str, session: Session) -> bytes:
+        try:
+            ACTS[act](session)
+        except SettledError:
+            return b"too late "
+        return f"{session.get('k', '-')} ".encode()
+
+    def typed(self, call: Call) -> Steps:
+        """Keep a cart as a typed value."""
+        yield from ()
+        cart = call.session.as_type(Cart)
+        if "add" in call.query:
+            cart.data.items.append(int(call.query["add"]))
+        return _json({"items": cart.data.items, "why": call.session.ended_because})
+
+
+def _logout_then_login(session: Session) -> None:
+    session.logout()
+    session.login("second")
+
+
+def _login_and_end_others(session: Session) -> None:
+    session.login("alice")
+    session.end_others()
+
+
+ACTS: dict[str, Callable[[Session], Any]] = {
+    "read": lambda session: session.get("k"),
+    "write": lambda session: session.update(k="written"),
+    "pop": lambda session: session.pop("k", None),
+    "unkeepable": lambda session: session.update(k=object()),
+    "login": lambda session: session.login("alice"),
+    "login-remember": lambda session: session.login("alice", remember=True),
+    "login-others": _login_and_end_others,
+    "logout": lambda session: session.logout(),
+    "logout-login": _logout_then_login,
+    "renew": lambda session: session.renew(),
+    "end-others": lambda session: session.end_others(),
+    "lasting": lambda session: session.lasting(idle=60.0),
+    "browser-only": lambda session: session.lasting(browser_only=True),
+    "persistent": lambda session: session.lasting(browser_only=False),
+    "flash": lambda session: session.setdefault("flashes", []).append("saved"),
+    "flashes": lambda session: session.pop("flashes", None),
+}
+"""What a request can be asked to do with its session."""
+
+LOOKS: dict[str, Callable[[Session], Any]] = {
+    "in": lambda session: "k" in session,
+    "len": len,
+    "bool": bool,
+    "get": lambda session: session.get("k"),
+    "item": lambda session: dict(session).get("k"),
+    "iter": list,
+    "items": lambda session: list(session.items()),
+    "copy": lambda session: session.copy(),
+    "subject": lambda session: session.subject,
+    "handle": lambda session: session.handle,
+    "level": lambda session: session.level,
+    "is_new": lambda session: session.is_new,
+    "ended_because": lambda session: session.ended_because,
+    "authenticated_at": lambda session: session.authenticated_at,
+    "check_csrf": lambda session: session.check_csrf("no token"),
+}
+"""The ways to look at a session; each makes a response vary by cookie."""
+
+
+def _nested(session: Session) -> None:
+    session["nested"]["list"].append(3)
+
+
+def _overlay(session: Session) -> None:
+    session |= {"overlaid": 1}
+
+
+CHANGES: dict[str, Callable[[Session], Any]] = {
+    "start": lambda session: session.update(nested={"list": [1, 2]}, gone="soon", same=1),
+    "nested": _nested,
+    "pop": lambda session: session.pop("gone"),
+    "popitem": lambda session: session.popitem(),
+    "del": lambda session: session.__delitem__("gone"),
+    "setdefault": lambda session: session.setdefault("default", []).append(1),
+    "overlay": _overlay,
+    "update": lambda session: session.update(same=2),
+    "clear": lambda session: session.clear(),
+}
+"""The ways to change the data of a session."""
+
+ROUTES: dict[tuple[str, str], Handler] = {
+    ("GET", "/"): Probe.home,
+    ("POST", "/"): Probe.home,
+    ("GET", "/look"): Probe.look,
+    ("GET", "/data"): Probe.data,
+    ("POST", "/data"): Probe.data,
+    ("POST", "/change"): Probe.change,
+    ("POST", "/replace"): Probe.replace,
+    ("GET", "/form"): Probe.form_page,
+    ("POST", "/login"): Probe.login,
+    ("POST", "/logout"): Probe.logout,
+    ("GET", "/me"): Probe.me,
+    ("GET", "/private"): Probe.private,
+    ("POST", "/private"): Probe.private,
+    ("POST", "/reauth"): Probe.reauth,
+    ("POST", "/echo"): Probe.echo,
+    ("POST", "/account/email"): Probe.email,
+    ("POST", "/account/password"): Probe.password,
+    ("POST", "/pay"): Probe.pay,
+    ("GET", "/account/sessions"): Probe.sessions,
+    ("POST", "/account/sessions/revoke-others"): Probe.end_others,
+    ("GET", "/session/status"): Probe.status,
+    ("POST", "/save"): Probe.save,
+    ("POST", "/take"): Probe.take,
+    ("POST", "/bump"): Probe.bump,
+    ("GET", "/stream"): Probe.stream,
+    ("GET", "/after"): Probe.afterwards,
+    ("GET", "/typed"): Probe.typed,
+    ("POST", "/typed"): Probe.typed,
+}
+"""What the probe answers; DELETE /account/sessions/<handle> besides. Sockets and event streams are the server's."""
+
+
+def _handler_of(call: Call) -> Handler | None:
+    if call.method == "DELETE" and call.path.startswith("/account/sessions/"):
+        return Probe.end_session
+    return ROUTES.get(("GET" if call.method in ("HEAD", "OPTIONS") else call.method, call.path))
+
+
+def _modified(answer: Answer, query: dict[str, str]) -> Answer:
+    if "status" in query:
+        answer.status = int(query["status"])
+        if answer.status in (204, 304):
+            answer.body = b""
+    if "cache" in query:
+        answer.headers.append(("cache-control", query["cache"]))
+    if "vary" in query:
+        answer.headers.append(("vary", query["vary"]))
+    if "cookie" in query:
+        answer.headers.append(("set-cookie", query["cookie"]))
+    if "header" in query:
+        name, _, value = query["header"].partition(":")
+        answer.headers.append((name, value))
+    return answer
+
+
+def _text(body: str) -> Answer:
+    return Answer(200, [("content-type", "text/plain; charset=utf-8")], body.encode())
+
+
+def _json(value: Any, status: int = 200) -> Answer:
+    return Answer(status, [("content-type", JSON)], json.dumps(value).encode())
+
+
+def _not_found() -> Answer:
+    return Answer(404, [("content-type", "text/plain")], b"not found")
+
+
+def _yes(value: Any) -> bool:
+    return value in (True, "1", "on", "true", "yes")
