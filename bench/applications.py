@@ -126,7 +126,7 @@ class Case:
     async def prepare(self) -> None:
         """Store the session that the cookie names."""
         if self._insert is not None:
-            await self._store.commit(b"prepared-" + b"0" * 7, (self._insert,), True)
+            await self._store.commit(b"prepared-" + b"0" * 7, (self._insert,), durable=True)
 
     def check(self, messages: list[Any]) -> None:
         """Refuse to measure an application that did not do its work."""
@@ -146,7 +146,7 @@ class Case:
 def signed_in(manager: SessionManager) -> tuple[bytes, Insert]:
     """Return the cookie of a stored, logged-in session, and the change that stores it."""
     ticket = manager.mint()
-    who = Login("alice", ("pwd",), 10, False, ticket)
+    who = Login("alice", ("pwd",), 10, remember=False, ticket=ticket)
     record = records.made(
         manager.realm, ticket, who, manager.clocks, manager.now(), Client("192.0.2.7", "bench"), codec.encode(DATA)
     )

@@ -390,10 +390,10 @@ def test_a_store_that_is_dropped_takes_its_threads_and_files_with_it(path: Path,
     store = SqliteStore(path, clock=clock)
     insert(store, clock)
 
-    async def durable() -> None:
-        await store.as_async().commit(b"d", [Touch(handle="h", seen_at=clock.now + 1)], durable=True)
+    async def durable(face: AsyncSqliteStore) -> None:
+        await face.commit(b"d", [Touch(handle="h", seen_at=clock.now + 1)], durable=True)
 
-    asyncio.run(durable())
+    asyncio.run(durable(store.as_async()))
     left = set(threading.enumerate()) - before
     assert {thread.name for thread in left} >= {"coatcheck-keeper", "coatcheck-writer"}
     del store
@@ -675,7 +675,7 @@ def test_two_loops_in_two_threads_may_use_one_store(path: Path, clock: Clock) ->
     store._apart.close()
 
 
-async def test_a_writer_that_was_closed_says_so(path: Path, clock: Clock) -> None:
+async def test_a_closed_store_has_a_writer_again_when_it_needs_one(path: Path, clock: Clock) -> None:
     store = AsyncSqliteStore(path, clock=clock)
     assert await store.commit(b"i", [Insert(record=make("h", clock))], durable=True) is None
     await store.close()

@@ -112,7 +112,7 @@ class SessionMiddleware:
 
 
 class Http:
-    """One HTTP exchange, left in the scope with its session: settles at the response's start, and ends an event stream whose session is over."""
+    """One HTTP exchange, left in the scope with its session: settles at its start, ends a stream whose session is over."""
 
     __slots__ = ("_receive", "_replaced", "_send", "middleware", "session", "watch")
 
@@ -130,9 +130,7 @@ class Http:
     async def send(self, message: Message) -> None:
         """Pass a message on; the start of the response waits for the commit."""
         if message["type"] == "http.response.start":
-            answer = await self.middleware.exchange.finish(
-                self.session, message["status"], message.get("headers", ())
-            )
+            answer = await self.middleware.exchange.finish(self.session, message["status"], message.get("headers", ()))
             if isinstance(answer, Reply):
                 self._replaced = True
                 await _send_reply(self._send, answer, "http.response")
@@ -166,7 +164,7 @@ class Http:
 
 
 class WebSocket:
-    """One websocket, left in the scope with its session: settles at its acceptance or denial, and closes when its session is over."""
+    """One websocket, left in the scope with its session: settles at the handshake's answer, closes with its session."""
 
     __slots__ = ("_receive", "_replaced", "_scope", "_send", "middleware", "session", "watch")
 
@@ -222,7 +220,7 @@ class WebSocket:
         await self._send({"type": "websocket.close", "code": ENDED_CODE, "reason": f"session ended: {reason}"})
 
 
-_SERVERS: dict[str, type[Http] | type[WebSocket]] = {"http": Http, "websocket": WebSocket}
+_SERVERS: dict[str, type[Http | WebSocket]] = {"http": Http, "websocket": WebSocket}
 _HANDSHAKE_ANSWERS = ("websocket.accept", "websocket.close", "websocket.http.response.start")
 
 

@@ -14,7 +14,7 @@ from .asgi import SessionMiddleware, exchange_of, session_of
 __all__ = ["SessionMiddleware", "exchange_of", "refusal_response", "session_of"]
 
 
-async def refusal_response(request: Request | HTTPConnection, refusal: Exception) -> Response:
+async def refusal_response(_request: Request | HTTPConnection, refusal: Exception) -> Response:
     """Answer a Refusal: register it with `app.add_exception_handler(Refusal, refusal_response)`.
 
     Without it the middleware answers, too, but outside of your other middleware (CORS headers, for one).

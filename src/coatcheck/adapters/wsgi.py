@@ -54,7 +54,7 @@ class SessionMiddleware:
     ) -> None:
         """Wrap an application; `store` is a URL ("sqlite:///sessions.db") or a store.
 
-        `settings` are those of `Settings`, or `manager` brings them. Raises ConfigError for what is unsafe; opens nothing.
+        `settings` are those of `Settings`, or `manager` brings them. Raises ConfigError for what is unsafe.
         """
         if manager is not None and settings:
             message = f"give the manager or settings, not both (found {', '.join(sorted(settings))})"

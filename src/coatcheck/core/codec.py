@@ -64,8 +64,8 @@ def encode(data: dict[str, Any]) -> bytes:
 def is_unchanged(raw: bytes, data: dict[str, Any]) -> bool:
     """Tell, fast, that nested values are still what `raw` holds; False only means that `encode` must tell.
 
-    One change it cannot see: a nested list replaced, in place, by a tuple or set of the same items (or a text by a UUID,
-    Decimal or datetime that spells the same). Where a key was set, `encode` is asked, which sees that too.
+    One change it cannot see: a nested list replaced, in place, by a tuple or set of the same items (or a text by a
+    UUID, Decimal or datetime that spells the same). Where a key was set, `encode` is asked, which sees that too.
     """
     if not raw:
         return not data
@@ -89,7 +89,7 @@ def decode(raw: bytes) -> dict[str, Any]:
 
 
 def _is_plain(data: dict[str, Any]) -> bool:
-    """Tell, fast, that msgpack can take the data as it is: most sessions; False only means that each value is looked at."""
+    """Tell, fast, that msgpack can take the data as it is: False only means that each value is looked at."""
     level: list[Any] = [data]
     for _ in range(_MOST_DEPTH):
         below: list[Any] = []

@@ -1,4 +1,4 @@
-"""The counter: what a presented token is worth, and what an exchange leaves to be committed. It decides, and never waits.
+"""The counter: what a presented token is worth, and what an exchange leaves to be committed; it never waits.
 
 Four questions, asked by the flow in this order:
 - `identify`: is there a ticket of ours on this request, and may the request be answered at all?
@@ -62,10 +62,11 @@ class Absent(Enum):
     NO_COOKIE = 0
     MALFORMED = 1
     AMBIGUOUS = 2
+    PREFLIGHT = 3
 
 
 class SessionManager:
-    """The rules of one application: its settings, its clock, its randomness. Shared by all requests; keeps no session."""
+    """The rules of one application: settings, clock and randomness. Shared by all requests; keeps no session."""
 
     def __init__(
         self,
@@ -113,6 +114,8 @@ class SessionManager:
         reply = self.screen(request)
         if reply is not None:
             return reply
+        if request.method == "OPTIONS" and request.header(b"access-control-request-method"):
+            return Absent.PREFLIGHT
         header = request.header(b"cookie")
         if not header:
             return Absent.NO_COOKIE
@@ -182,6 +185,8 @@ class SessionManager:
         if standing is TokenClass.GARBAGE:
             return self._heard("session_garbage_token", visit.request)
         visit.presented, visit.presented_as = record, standing
+        if record.handed_at > now + tokens.SKEW:  # a clock went back: refuse, but end nothing by it (TMO-13)
+            return self._once(visit, facts.about("session_from_the_future", record, now, None), 3600.0)
         if standing is TokenClass.ENDED:
             return self._ended(visit, record)
         if standing is not TokenClass.STALE:
@@ -196,8 +201,6 @@ class SessionManager:
         why = policies.over(record, self.settings.policies, now)
         if why is None and (record.authenticated_at or record.created_at) < floor:
             return "epoch"
-        if why is None and min(record.created_at, record.handed_at) > now + tokens.SKEW:
-            return "policy"  # a record from the future: a clock went back; fail closed (TMO-13)
         return why
 
     def _believe(self, visit: Visit, ticket: Ticket, record: Record, standing: TokenClass, proof: bytes) -> None:
@@ -213,8 +216,7 @@ class SessionManager:
             if verdict.action is policies.Action.END:
                 return self._end(visit, record, verdict.because or "policy")
             visit.step_up = verdict.action is policies.Action.STEP_UP
-            if verdict.action is policies.Action.RENEW and record.used_at is not None:
-                record = replace(record, used_at=min(record.used_at, now - (self.clocks.renew or 0.0)))
+            visit.due = verdict.action is policies.Action.RENEW
         visit.ticket, visit.standing = ticket, standing
         visit.base, visit.data = record.data, data
         if record.persistent and records.lapsed(record, self.clocks, now):
@@ -301,10 +303,10 @@ class SessionManager:
         current = conflict.current
         if conflict.why in ("limit", "epoch") and visit.login is not None:
             return self._login_refused(visit, conflict.why)
-        if conflict.why == "exists" and current is None:
+        if conflict.why == "exists":  # another session has this handle: once in 2^54 or so
             visit.planned = None
-            if visit.login is not None:
-                visit.login = replace(visit.login, ticket=self.mint())
+            visit.renew = None if visit.renew is None else self.mint()
+            visit.login = None if visit.login is None else replace(visit.login, ticket=self.mint())
             return self.settle(session, visit.status, visit.headers)
         if current is None or current.ended_at is not None or visit.record is None:
             return self._dropped(visit, current)
@@ -349,22 +351,24 @@ class SessionManager:
         return Outcome(changes=changes, reply=refusal.reply)
 
     def committed(self, session: Session, outcome: Outcome) -> None:
-        """Take note that an outcome is stored: later writes of this exchange build on it."""
+        """Take note that an outcome is stored: what the handler asked for is done, later writes build on it."""
         visit = session.visit
         for change in outcome.changes:
             if isinstance(change, Update):
                 visit.record = replace(change.record, version=change.was + 1)
                 visit.base = change.record.data
             elif isinstance(change, Insert | Replace):
+                visit.ticket = self._csrf_ticket(visit)
+                visit.standing = TokenClass.CURRENT
                 visit.record = change.record
                 visit.base = change.record.data
                 visit.level = change.record.level
-        visit.wrote = False
-        if visit.logout:
-            if visit.login is None:
-                visit.record = visit.presented = None
+            elif isinstance(change, End) and visit.logout and visit.login is None:
+                visit.record = visit.presented = visit.ticket = None
                 visit.base, visit.level = b"", int(Level.ANONYMOUS)
-            visit.logout = ""
+        visit.login = visit.renew = None
+        visit.logout = ""
+        visit.wrote = False
 
     def edit(self, session: Session, change: Callable[[dict[str, Any]], V]) -> tuple[V, Update | None]:
         """Apply a change to the *stored* data, for one conditional commit of its own: for what must happen once."""

@@ -43,7 +43,7 @@ def made(
 def succeeded(realm: str, record: Record, ticket: Ticket, now: Instant) -> Record:
     """Return the successor of a record under a new handle: same subject, same proof of identity, same deadlines.
 
-    `used_at` is None until the new token is seen: that is how a second, parallel rotation knows that its answer was lost.
+    `used_at` is None until the new token is seen: so a second, parallel rotation knows that its answer was lost.
     """
     realm_bytes = realm.encode()
     return replace(

@@ -45,7 +45,7 @@ class Login(msgspec.Struct, frozen=True):
 
 
 class Lasting(msgspec.Struct, frozen=True):
-    """How long the handler wants this session to last: seconds, a moment, and whether its cookie outlives the browser."""
+    """How long the handler wants a session to last: seconds, a moment, whether its cookie outlives the browser."""
 
     idle: float | None = None
     until: Instant | None = None
@@ -66,6 +66,7 @@ class Visit:
         "counter",
         "data",
         "dropped",
+        "due",
         "end_others",
         "ended_because",
         "headers",
@@ -108,6 +109,7 @@ class Visit:
         self.bare = False  # no cookie of ours came: an anonymous session may be handed out
         self.level: int = 0
         self.step_up = False
+        self.due = False  # a policy wants the secret renewed
         self.origin_proved = True
         self.ended_because: str | None = None
         self.base = b""
@@ -230,7 +232,7 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def idle_ends_at(self) -> Instant | None:
-        """When the session ends if nobody comes, as it was stored when this request came; None: never, or no session."""
+        """When the session ends if nobody comes, as stored when this request came; None: never, or no session."""
         record = self._looked().record
         if record is None or record.idle_for is None:
             return None

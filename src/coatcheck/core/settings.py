@@ -132,7 +132,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 yield f"{field} is {' or '.join(map(repr, known))} (found {getattr(self, field)!r})"
         for field in ("origins", "trusted_origins", "csrf_exempt", "exclude", "passive", "carry", "trusted_proxies"):
             if isinstance(getattr(self, field), str):
-                yield f"{field} is a list, not a text (found {getattr(self, field)!r}); write [{getattr(self, field)!r}]"
+                found = getattr(self, field)
+                yield f"{field} is a list, not a text (found {found!r}); write [{found!r}]"
         if "\0" in (self.realm or "") or self.realm == "":
             yield "the realm is a name without NUL"
         if self.allow_insecure_http and any(origin.startswith("https:") for origin in self.origins):

@@ -222,7 +222,7 @@ class Settler:
         return Outcome(changes=(made,), required=True, cookies=(cookie,))
 
     def _may_hand_out(self, visit: Visit) -> bool:
-        """Tell whether a new anonymous session may be handed out (H3): never over a cookie that is, or may be, there."""
+        """Tell whether a new anonymous session may be handed out (H3): never over a cookie that may be there."""
         request = visit.request
         if not visit.bare or request.kind == "websocket":
             return False
@@ -275,9 +275,10 @@ class Settler:
         return Outcome(changes=(Touch(handle=record.handle, seen_at=now),))
 
     def _renewal_due(self, visit: Visit, record: Record, now: Instant) -> bool:
-        if self._clocks.renew is None or record.used_at is None or visit.standing != TokenClass.CURRENT:
+        if record.used_at is None or visit.standing != TokenClass.CURRENT:
             return False
-        return now >= record.used_at + self._clocks.renew and self._carries_cookie(visit)
+        due = self._clocks.renew is not None and now >= record.used_at + self._clocks.renew
+        return (due or visit.due) and self._carries_cookie(visit)
 
     def _settle_renewal(self, visit: Visit, record: Record, changed: Record, now: Instant) -> Outcome:
         ticket = visit.ticket

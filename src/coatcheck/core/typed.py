@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def to_type(data: dict[str, Any], kind: type[T]) -> T:
-    """Return session data as one validated value of `kind`; raise DataError, naming the place, where it does not fit."""
+    """Return session data as one validated value of `kind`; raise DataError, naming the place, if it is none."""
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:

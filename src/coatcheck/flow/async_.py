@@ -160,7 +160,7 @@ class AsyncExchange:
                 outcome = await self._commit(session, outcome)
             visit.outcome = outcome
             if visit.dropped:
-                logger.warning("session data of %s was %s", visit.request.path, visit.dropped)
+                logger.info("session data of %s was %s", visit.request.path, visit.dropped)
         outcome = visit.outcome
         return dress(headers, outcome) if outcome.reply is None else outcome.reply
 
@@ -179,7 +179,7 @@ class AsyncExchange:
             try:
                 outcome = manager.late(session)
             except CoatcheckError as error:
-                logger.error("session data written after the response started was lost: %s", error)  # noqa: TRY400
+                logger.error("session data written after the response started was lost: %s", error)
                 outcome = Outcome()
             if outcome.changes:
                 await self._commit(session, outcome)
@@ -302,7 +302,8 @@ class AsyncExchange:
             try:
                 conflict = await self.store.commit(commit_id, outcome.changes, outcome.durable)
             except StoreError as error:
-                if not error.retry or monotonic() >= deadline:
+                patient = error.retry and (outcome.required or outcome.cookies)
+                if not patient or monotonic() >= deadline:
                     return self._failed(outcome, error)
                 unsure = unsure or error.unsure
             else:
@@ -338,7 +339,7 @@ class AsyncExchange:
             value, update = self.manager.edit(session, change)
             if update is None:
                 return value
-            conflict = await self.store.commit(os.urandom(16), (update,), False)
+            conflict = await self.store.commit(os.urandom(16), (update,), durable=False)
             if conflict is None:
                 self.manager.edited(session, change, update)
                 return value
@@ -387,7 +388,7 @@ class AsyncRegistry:
         if record is None or record.ended_at is not None or self._foreign(record, subject):
             return False
         event = facts.about("session_revoked", record, self._now(), None, reason=because, actor=actor)
-        await self._store.commit(os.urandom(16), (End(handle=handle, because=because, events=(event,)),), True)
+        await self._store.commit(os.urandom(16), (End(handle=handle, because=because, events=(event,)),), durable=True)
         return True
 
     async def revoke_all(
@@ -397,7 +398,7 @@ class AsyncRegistry:
         kept = () if keep is None else (keep,)
         event = self._bulk(subject, because, actor)
         change = EndOthers(realm=self._one_realm(), subject=subject, keep=kept, because=because, events=(event,))
-        await self._store.commit(os.urandom(16), (change,), True)
+        await self._store.commit(os.urandom(16), (change,), durable=True)
 
     async def revoke_before(
         self,
@@ -419,7 +420,7 @@ class AsyncRegistry:
         else:
             realm = self._one_realm()
             change = EndOthers(realm=realm, subject=subject, because=because, before=moment, events=(event,))
-        await self._store.commit(os.urandom(16), (change,), True)
+        await self._store.commit(os.urandom(16), (change,), durable=True)
 
     async def purge(self, limit: int = 1000) -> int:
         """End overdue sessions and delete old tombstones, in batches; return how many."""

@@ -159,7 +159,7 @@ class Exchange:
                 outcome = self._commit(session, outcome)
             visit.outcome = outcome
             if visit.dropped:
-                logger.warning("session data of %s was %s", visit.request.path, visit.dropped)
+                logger.info("session data of %s was %s", visit.request.path, visit.dropped)
         outcome = visit.outcome
         return dress(headers, outcome) if outcome.reply is None else outcome.reply
 
@@ -178,7 +178,7 @@ class Exchange:
             try:
                 outcome = manager.late(session)
             except CoatcheckError as error:
-                logger.error("session data written after the response started was lost: %s", error)  # noqa: TRY400
+                logger.error("session data written after the response started was lost: %s", error)
                 outcome = Outcome()
             if outcome.changes:
                 self._commit(session, outcome)
@@ -301,7 +301,8 @@ class Exchange:
             try:
                 conflict = self.store.commit(commit_id, outcome.changes, outcome.durable)
             except StoreError as error:
-                if not error.retry or monotonic() >= deadline:
+                patient = error.retry and (outcome.required or outcome.cookies)
+                if not patient or monotonic() >= deadline:
                     return self._failed(outcome, error)
                 unsure = unsure or error.unsure
             else:
@@ -337,7 +338,7 @@ class Exchange:
             value, update = self.manager.edit(session, change)
             if update is None:
                 return value
-            conflict = self.store.commit(os.urandom(16), (update,), False)
+            conflict = self.store.commit(os.urandom(16), (update,), durable=False)
             if conflict is None:
                 self.manager.edited(session, change, update)
                 return value
@@ -384,7 +385,7 @@ class Registry:
         if record is None or record.ended_at is not None or self._foreign(record, subject):
             return False
         event = facts.about("session_revoked", record, self._now(), None, reason=because, actor=actor)
-        self._store.commit(os.urandom(16), (End(handle=handle, because=because, events=(event,)),), True)
+        self._store.commit(os.urandom(16), (End(handle=handle, because=because, events=(event,)),), durable=True)
         return True
 
     def revoke_all(
@@ -394,7 +395,7 @@ class Registry:
         kept = () if keep is None else (keep,)
         event = self._bulk(subject, because, actor)
         change = EndOthers(realm=self._one_realm(), subject=subject, keep=kept, because=because, events=(event,))
-        self._store.commit(os.urandom(16), (change,), True)
+        self._store.commit(os.urandom(16), (change,), durable=True)
 
     def revoke_before(
         self,
@@ -416,7 +417,7 @@ class Registry:
         else:
             realm = self._one_realm()
             change = EndOthers(realm=realm, subject=subject, because=because, before=moment, events=(event,))
-        self._store.commit(os.urandom(16), (change,), True)
+        self._store.commit(os.urandom(16), (change,), durable=True)
 
     def purge(self, limit: int = 1000) -> int:
         """End overdue sessions and delete old tombstones, in batches; return how many."""

@@ -95,7 +95,7 @@ class SqliteStore:
     def close(self) -> None:
         """Stop the threads and close the connections of both faces; a later use opens them again."""
         threads.dismiss(self._file)
-        self._file.retire()
+        self._file.release()
 
     def _read(self, ask: Callable[[Link], threads.T]) -> threads.T:
         file = self._file

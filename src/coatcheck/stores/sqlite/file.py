@@ -118,13 +118,18 @@ class File:
         return link
 
     def retire(self) -> list[Link]:
-        """Close every idle connection; return those in use, which their threads close next time."""
+        """Close every idle connection; return those in use, which their threads close next time. Needs the gate."""
         self.era = object()
         links = list(self.links)
         for link in links:
             if not link.busy:
                 link.db.close()
         return [link for link in links if link.busy]
+
+    def release(self) -> None:
+        """Close every connection, those in use a little later."""
+        with self.gate:
+            self.retire()
 
     def shut(self) -> list[Link]:
         """Let nobody open a connection, wait until those in use come back, and close them; return the stragglers."""

@@ -65,14 +65,17 @@ def in_turn(file: File, here: Here, act: Callable[[Link], Done[T]], wait: float)
 def keep(file: File) -> None:
     """Make sure that a keeper minds the file."""
     if "keeper" not in file.servants:
-        file.servants.setdefault("keeper", Keeper(file))
+        with file.gate:
+            if "keeper" not in file.servants:
+                file.servants["keeper"] = Keeper(file)
 
 
 def writer_of(file: File) -> Writer:
     """Return the writer of the file, started if it has none."""
-    writer = file.servants.get("writer")
-    if not isinstance(writer, Writer):
-        file.servants["writer"] = writer = Writer(file)
+    with file.gate:
+        writer = file.servants.get("writer")
+        if not isinstance(writer, Writer):
+            file.servants["writer"] = writer = Writer(file)
     return writer
 
 
