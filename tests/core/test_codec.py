@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from coatcheck.core.codec import UnknownVersion, decode, encode
+from coatcheck.core.codec import UnknownVersion, decode, encode, is_unchanged
 from coatcheck.core.errors import DataError
 
 
@@ -321,3 +321,43 @@ def test_what_we_did_not_write_is_an_unknown_version(raw):
 
 def test_bytes_of_other_kinds_are_read_too():
     assert decode(bytearray(WHOLE)) == decode(WHOLE) == decode(memoryview(WHOLE))
+
+
+# -- the fast comparison -----------------------------------------------------------------------------------------------
+
+
+@given(sessions)
+def test_the_fast_comparison_never_calls_other_bytes_the_same(data):
+    """And it answers for every session: what msgpack cannot take is for `encode` to tell."""
+    raw = encode(data)
+    is_unchanged(raw, decode(raw))
+    changed = {**data, "one more": 1}
+    assert encode(changed) == raw or not is_unchanged(raw, changed)
+    assert not data or not is_unchanged(raw, {})
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"a": [1, 2]}, {"a": [1, 2, 3]}),
+        ({"a": {"x": 1}}, {"a": {"x": 2}}),
+        ({"a": {"x": 1}}, {"a": {"x": True}}),
+        ({"a": {"x": 1}}, {"a": {"x": 1.0}}),
+        ({"a": {"x": 1}}, {"a": {"y": 1}}),
+        ({"a": [{"x": []}]}, {"a": [{"x": [None]}]}),
+        ({"a": [2**63]}, {"a": [2**64]}),
+        ({"a": ["x"]}, {"a": [b"x"]}),
+        ({"a": [1]}, {"a": [object()]}),
+        ({}, {"a": []}),
+        ({"a": []}, {}),
+    ],
+)
+def test_a_nested_change_is_seen_by_the_fast_comparison(before, after):
+    assert is_unchanged(encode(before), decode(encode(before)))
+    assert not is_unchanged(encode(before), after)
+
+
+def test_a_cycle_is_not_unchanged():
+    loop = []
+    loop.append(loop)
+    assert not is_unchanged(encode({"a": [[]]}), {"a": loop})

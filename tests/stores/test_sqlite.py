@@ -255,7 +255,7 @@ def _open_first(path: Path, start: object, number: int) -> None:
 
 
 def test_several_processes_may_open_a_new_file_at_once(path: Path) -> None:
-    for attempt in range(3):
+    for attempt in range(15):
         new = path.with_name(f"{attempt}.db")
         start = FORK.Barrier(4)
         children = [FORK.Process(target=_open_first, args=(new, start, number)) for number in range(4)]

@@ -109,8 +109,9 @@ class Response:
         except BaseException:
             self.settle_or_abandon()
             raise
+        wrapper = environ.get("wsgi.file_wrapper")  # a function with uWSGI: then its files are sent chunk by chunk
         whole = isinstance(iterable, list | tuple)
-        if not whole and not isinstance(iterable, environ.get("wsgi.file_wrapper") or ()):
+        if not whole and not (isinstance(wrapper, type) and isinstance(iterable, wrapper)):
             return Body(self, iterable)
         try:
             reply = self.send_start()
@@ -294,6 +295,8 @@ def _request(environ: Environ) -> Request:
         ],
         environ.get("QUERY_STRING", ""),
         environ.get("REMOTE_ADDR") or None,
+        # a server that hands sockets to WSGI applications (gevent, Flask-Sock) shows their handshake as a plain GET
+        "websocket" if environ.get("HTTP_UPGRADE", "").lower() == "websocket" else "http",
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
 from hashlib import sha256
@@ -97,7 +98,7 @@ class SessionManager:
             entropy=entropy,
             client=self.client,
         )
-        self._noted: dict[bytes, None] = {}
+        self._noted: OrderedDict[bytes, None] = OrderedDict()
 
     # -- identify ----------------------------------------------------------------------------------------------------
 
@@ -273,7 +274,7 @@ class SessionManager:
         if commit_id in self._noted:
             return
         if len(self._noted) >= _MOST_NOTED:
-            self._noted.pop(next(iter(self._noted)))
+            self._noted.popitem(last=False)  # one step: threads share this
         self._noted[commit_id] = None
         visit.notes = (*visit.notes, (commit_id, event))
 

@@ -247,6 +247,12 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     vary: tuple[str, ...] = ()
     reply: Reply | None = None
 
+    def __repr__(self) -> str:
+        """Show what a log may show: no cookie, since it spells the token."""
+        return f"Outcome({len(self.changes)} changes, {len(self.cookies)} cookies, reply={self.reply!r})"
+
+    __str__ = __repr__
+
 
 class Epochs(msgspec.Struct, frozen=True, gc=False):
     """The store's clock, and the instants before which sessions of a scope no longer count."""

@@ -71,8 +71,14 @@ def _wants_html(request: Request) -> bool:
 
 
 def _next_of(request: Request, joint: str) -> str:
-    """Return where to go after the login: this page, if it is one that may be asked for again by itself."""
-    if request.method != "GET" or not request.path.startswith("/") or request.path.startswith(("//", "/\\")):
+    r"""Return where to go after the login: this page, if it is one that may be asked for again by itself.
+
+    Browsers read `\` as `/` and drop tabs and line breaks wherever they stand: `/<tab>/evil.example` is another host.
+    """
+    path = request.path
+    if request.method != "GET" or not path.startswith("/") or path.startswith("//") or "\\" in path:
+        return ""
+    if not path.isprintable():
         return ""
     target = request.path + (f"?{request.query}" if request.query else "")
     return f"{joint}next={quote(target, safe='/')}"

@@ -56,14 +56,10 @@ class Screen:
     def _cross_origin(self, request: Request) -> Reply | None:
         if self._csrf == "off":
             return None
-        if request.kind == "websocket":
-            # a handshake is a GET, so Fetch metadata's rules call it safe; it is not (CSR-11)
-            origin = request.header(b"origin").decode("latin-1")
-            if csrf.same_origin(request, origin, self._origins) or (origin and origin in self._trusted):
-                return None
-            if not origin and not request.header(b"cookie"):
-                return None  # no browser: nobody's cookie is ridden
-        elif self.evidence(request) is not csrf.Evidence.CROSS_ORIGIN:
+        found = self.evidence(request)
+        # a handshake without Origin comes from no browser: refused if it brings cookies all the same (CSR-11)
+        rides = found is csrf.Evidence.MISSING and request.kind == "websocket" and request.header(b"cookie") != b""
+        if found is not csrf.Evidence.CROSS_ORIGIN and not rides:
             return None
         self._heard("csrf_denied", request)
         return replies.cross_origin() if self._csrf == "refuse" else None

@@ -37,7 +37,7 @@ class Keywords(TypedDict, total=False):
     trusted_proxies: Iterable[str]
     allow_insecure_http: bool
     same_site: SameSite
-    same_site_reason: str
+    cookie_reason: str
     domain: str | None
     path: str
     partitioned: bool
@@ -58,7 +58,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     no check (webhooks). missing_headers: what an unsafe request with neither Sec-Fetch-Site nor Origin may do.
     timeouts: `timeouts(...)` or a preset's name. limit: live sessions a subject may have. carry: keys of an anonymous
     session that move into a login. data: the type of the session's data. trusted_proxies: whose X-Forwarded-For is
-    believed. comma_joined: the server joins split Cookie headers by commas (gunicorn behind some HTTP/2 proxies).
+    believed. comma_joined: the server joins split Cookie headers by commas (gunicorn behind some HTTP/2 proxies); the price:
+    a sibling host can then plant a cookie of our name. cookie_reason: why the cookie is weaker than the default.
     allow_insecure_http: plain http, on localhost only, under another cookie name. exclude: path prefixes
     without sessions. passive: exact paths whose requests are no activity. on_theft: what a replayed old token does.
     store_down: what happens to requests while the store is away. login_url: where browsers are sent to log in.
@@ -79,7 +80,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: Iterable[str] = ()
     allow_insecure_http: bool = False
     same_site: SameSite = "Lax"
-    same_site_reason: str = ""
+    cookie_reason: str = ""
     domain: str | None = None
     path: str = "/"
     partitioned: bool = False
@@ -107,7 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             secure=not self.allow_insecure_http,
             same_site=self.same_site,
             partitioned=self.partitioned,
-            reason=self.same_site_reason,
+            reason=self.cookie_reason,
         )
         spec.check()
         return spec
@@ -134,8 +135,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if isinstance(getattr(self, field), str):
                 found = getattr(self, field)
                 yield f"{field} is a list, not a text (found {found!r}); write [{found!r}]"
-        if "\0" in (self.realm or "") or self.realm == "":
-            yield "the realm is a name without NUL"
+        if self.realm is not None and (not self.realm or not self.realm.isprintable() or {*'"\\'} & {*self.realm}):
+            yield f"the realm is a name, printable and without quotation mark or backslash (found {self.realm!r:.40})"
         if self.allow_insecure_http and any(origin.startswith("https:") for origin in self.origins):
             yield "allow_insecure_http is for http://localhost, but origins name https; drop one of them"
         if not isinstance(self.carry, All):
@@ -191,7 +192,10 @@ def is_local(host: str) -> bool:
 
 def insecure_name(name: str) -> str:
     """Return the cookie's name over plain http: without a prefix, so that the secure mode never reads it."""
-    return name.removeprefix("__Host-Http-").removeprefix("__Host-").removeprefix("__Secure-") + "-insecure"
+    return (
+        name.removeprefix("__Host-Http-").removeprefix("__Host-").removeprefix("__Http-").removeprefix("__Secure-")
+        + "-insecure"
+    )
 
 
 def _untyped(kind: type[Any]) -> Iterable[str]:

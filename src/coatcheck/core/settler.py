@@ -130,7 +130,8 @@ class Settler:
         if record is not None and record.ended_at is None:
             event = facts.about("session_logout", record, now, self._client(visit.request))
             changes.append(End(handle=record.handle, because="logout", events=(event,)))
-            if visit.logout == "everywhere" and record.subject is not None:
+            # a token that is refused may end its own session, but speaks for its subject no more
+            if visit.logout == "everywhere" and visit.record is not None and record.subject is not None:
                 changes.append(EndOthers(realm=self._realm, subject=record.subject, because="logout"))
         if not failed and visit.login is not None:
             return self._settle_login(visit, changes)

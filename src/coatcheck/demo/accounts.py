@@ -29,8 +29,21 @@ T = TypeVar("T")
 SHORTEST, LONGEST = 8, 256
 """Characters of a password (NIST SP 800-63B-4 asks for 8 where it is not the only factor); no other rules."""
 COMMON = frozenset(
-    "12345678 123456789 1234567890 11111111 00000000 password password1 passw0rd qwertyui qwerty123 qwertyuiop abcd1234 "
-    "iloveyou sunshine princess football baseball superman trustno1 letmein1 welcome1 changeme".split()
+    (
+        *(
+            "00000000",
+            "11111111",
+            "12345678",
+            "123456789",
+            "1234567890",
+            "abcd1234",
+            "baseball",
+            "changeme",
+            "football",
+        ),
+        *("iloveyou", "letmein1", "passw0rd", "password", "password1", "princess", "qwerty123", "qwertyui", "sunshine"),
+        *("superman", "trustno1", "welcome1"),
+    )
 )
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,30}[a-z0-9])?").fullmatch
@@ -49,7 +62,10 @@ class AccountError(Exception):
 
 
 class Accounts:
-    """The accounts of one SQLite file; creates file and table at once, and raises sqlite3.Error or OSError if it cannot."""
+    """The accounts of one SQLite file.
+
+    File and table are created at once; sqlite3.Error or OSError says that they could not be.
+    """
 
     def __init__(
         self, path: str | os.PathLike[str], hasher: PasswordHasher | None = None, clock: Callable[[], float] = time.time
@@ -83,7 +99,7 @@ class Accounts:
         return name
 
     async def verify(self, name: str, password: str) -> str | None:
-        """Return the account's name if this is its password, else None: an unknown name takes as long as a wrong one."""
+        """Return the account's name if this is its password, else None; an unknown name takes as long."""
         name = known_as(name)
         return name if await self._in_thread(lambda: self._is(name, password)) else None
 

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -95,10 +95,12 @@ def make_app(
     return app
 
 
-async def _stale(request: Request, error: Exception) -> Response:
+async def _stale(request: Request, error: Exception) -> Response:  # noqa: ARG001 - as Starlette calls it
     return page(request, "stale.html", 403)
 
 
 async def _missing(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
+    if request.url.path.startswith(STATIC):  # there are no sessions, and a page shows one
+        return PlainTextResponse("There is no such file.\n", status)
     return page(request, "missing.html", status)

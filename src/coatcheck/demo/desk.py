@@ -71,10 +71,10 @@ pages.filters.update(price=price, span=words.span, ago=words.ago, at=words.at, d
 pages.filters.update(methods=words.methods, level=words.level)
 
 
-def page(request: Request, name: str, status: int = 200, **context: Any) -> Response:
+def page(request: Request, template: str, status: int = 200, **context: Any) -> Response:
     """Return a page, with what all of them show: the ticket, the cart's count, a notice, why a session is over."""
     session, desk = session_of(request), desk_of(request)
-    text = pages.get_template(name).render(
+    text = pages.get_template(template).render(
         path=request.url.path,
         session=session,
         clocks=desk.clocks,
@@ -135,7 +135,7 @@ def text(form: FormData, name: str) -> str:
 
 
 def own_path(target: str, otherwise: str = "/") -> str:
-    """Return where to go next if that is a page of ours, never another site's ("//evil.example", "/\\evil.example")."""
+    """Return where to go next if that is a page of ours, never another site's (`//evil.example` is one)."""
     parts = urlsplit(target) if target.startswith("/") else None
     if (
         parts is None

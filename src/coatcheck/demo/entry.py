@@ -6,7 +6,6 @@ The proof is checked here; what follows from it is one line: `session.login(name
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,7 +13,7 @@ from starlette.responses import Response
 from coatcheck import Refusal
 from coatcheck.adapters.starlette import session_of
 
-from .accounts import AccountError, check_password
+from .accounts import AccountError
 from .desk import back_to, desk_of, own_path, page, posted, record_of, text
 from .shop import WELCOME
 
@@ -90,17 +89,16 @@ async def change_password(request: Request) -> Response:
         name = session.require_login(within=desk.recent)
     except Refusal:
         # too late by now; the form is shown again after the login (a stored POST is never replayed)
-        return back_to(f"/login?next={quote('/password')}")
+        return back_to("/login?next=/password")
     password = text(form, "password")
+    if password != text(form, "again"):
+        errors = {"again": "The two are not the same; type the new password once more."}
+        return page(request, "password.html", 422, errors=errors)
+    before = await record_of(request)
     try:
-        check_password(password, name)
-        if password != text(form, "again"):
-            field, sentence = "again", "The two are not the same; type the new password once more."
-            raise AccountError(field, sentence)
+        await desk.accounts.change_password(name, password)
     except AccountError as error:
         return page(request, "password.html", 422, errors={error.field: str(error)})
-    before = await record_of(request)
-    await desk.accounts.change_password(name, password)
     session.login(name, methods=session.methods, level=session.level, remember=bool(before and before.persistent))
     session.end_others("factor_change")
     return back_to("/sessions", session, "Your password is changed, and every other session is ended.")

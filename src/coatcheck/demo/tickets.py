@@ -89,8 +89,8 @@ async def _events(desk: Desk, session: Session) -> list[Event]:
     if subject is None:
         return list((await registry.events(handle=handle, noise=False, limit=MOST_EVENTS)).items)
     found = list((await registry.events(subject=subject, noise=False, limit=MOST_EVENTS)).items)
-    before = next((event.detail.get("instead_of") for event in found if event.handle == handle), None)
-    if before is not None:
-        known = (await registry.events(handle=before, noise=False, limit=MOST_EVENTS)).items
+    before = [event.detail["instead_of"] for event in found if event.handle == handle and "instead_of" in event.detail]
+    if before:
+        known = (await registry.events(handle=before[0], noise=False, limit=MOST_EVENTS)).items
         found.extend(event for event in known if event.subject is None)
     return sorted(found, key=lambda event: event.at, reverse=True)

@@ -37,8 +37,8 @@ _WHY: Final = {
     ),
     "theft": Told(
         "Somebody else had a copy of this ticket",
-        "A secret that had already been replaced was presented once more. Only a copy can do that, so the counter ended "
-        "the session for everybody who holds it. If that was not you trying it out, change your password.",
+        "A secret that had already been replaced was presented once more. Only a copy can do that, so the counter "
+        "ended the session for everybody who holds it. If that was not you trying it out, change your password.",
     ),
     "superseded": Told("Replaced by a newer ticket", "This browser signed in again; the ticket it had before is void."),
     "replaced": Told("Replaced by a newer ticket", "This session goes on under a new ticket; the old one is void."),
@@ -75,31 +75,53 @@ STRANGER: Final = Told(
 
 def story(event: Event, clocks: Timeouts) -> Told:
     """Return what an event means to the person whose session it is."""
-    tell = _STORIES.get(event.name)
-    return Told(event.name.replace("_", " ").capitalize(), "") if tell is None else tell(event, event.detail, clocks)
+    detail = event.detail
+    match event.name:
+        case "session_created":
+            told = _created(event)
+        case "authn_login_success":
+            told = Told(f"{event.subject} signed in", f"Proved by: {methods(detail.get('methods', ()))}.", "good")
+        case "session_renewed":
+            told = _renewed(detail, clocks)
+        case "session_expired" | "session_revoked":
+            told = _ended(detail, clocks)
+        case "session_logout":
+            told = Told("Signed out", "The ticket was handed back; whoever kept a copy of it has nothing.", "end")
+        case "session_token_reuse":
+            told = _reused(event)
+        case "session_use_after_expire":
+            text = f"The ticket had ended before (“{detail.get('because')}”), so the request was nobody's."
+            told = Told("An ended ticket was presented", text, "plain" if detail.get("expected") else "alarm")
+        case "sessions_revoked":
+            text = why(str(detail.get("reason", "policy")), clocks).text
+            told = Told("Many tickets were ended at once", text, "end")
+        case "excess_sessions_exceeded":
+            text = (
+                f"An account may have {detail.get('most', 'so many')} at a time; the oldest made room for the newest."
+            )
+            told = Told("One ticket too many", text, "end")
+        case "session_write_dropped":
+            text = "The session had ended while a request was under way; nothing was revived."
+            told = Told("A write came too late", text)
+        case name:
+            told = Told(name.replace("_", " ").capitalize(), "")
+    return told
 
 
-def _created(event: Event, detail: dict[str, Any], clocks: Timeouts) -> Told:
-    before = (
-        f" The one it had before ({detail['instead_of']}) ended in the same step." if "instead_of" in detail else ""
-    )
+def _created(event: Event) -> Told:
     if event.subject is None:
         text = (
             "A page wanted to remember something: a cart, or the guard of a form. Nobody is signed in on this ticket."
         )
         return Told("A first ticket was written", text)
-    lasts = "It outlives the browser window." if detail.get("persistent") else "It goes when the browser closes."
-    text = (
-        f"Signing in always means a new number and new secrets, so a planted ticket is worth nothing.{before} {lasts}"
-    )
+    before = event.detail.get("instead_of")
+    ended = f" The one before it ({before}) ended in the same step." if before else ""
+    lasts = "It outlives the browser window." if event.detail.get("persistent") else "It goes when the browser closes."
+    text = f"Signing in always means a new number and new secrets, so a planted ticket is worth nothing.{ended} {lasts}"
     return Told("A new ticket was written", text, "good")
 
 
-def _login(event: Event, detail: dict[str, Any], clocks: Timeouts) -> Told:
-    return Told(f"{event.subject} signed in", f"Proved by: {methods(detail.get('methods', ()))}.", "good")
-
-
-def _renewed(event: Event, detail: dict[str, Any], clocks: Timeouts) -> Told:
+def _renewed(detail: dict[str, Any], clocks: Timeouts) -> Told:
     if "instead_of" in detail:
         return Told("Moved to a new ticket", f"The ticket {detail['instead_of']} goes on under this number.", "good")
     text = (
@@ -109,62 +131,23 @@ def _renewed(event: Event, detail: dict[str, Any], clocks: Timeouts) -> Told:
     return Told("The secret was replaced", text, "good")
 
 
-def _ended(event: Event, detail: dict[str, Any], clocks: Timeouts) -> Told:
-    because = str(detail.get("reason") or detail.get("because") or "policy")
-    told = why(because, clocks)
+def _ended(detail: dict[str, Any], clocks: Timeouts) -> Told:
+    told = why(str(detail.get("reason") or detail.get("because") or "policy"), clocks)
     by = f" Done by {detail['actor']}." if detail.get("actor") else ""
     return Told(f"Ended: {told.title[0].lower()}{told.title[1:]}", told.text + by, told.tone)
 
 
-def _logout(event: Event, detail: dict[str, Any], clocks: Timeouts) -> Told:
-    return Told("Signed out", "The ticket was handed back; whoever kept a copy of it has nothing.", "end")
-
-
-def _reuse(event: Event, detail: dict[str, Any], clocks: Timeouts) -> Told:
+def _reused(event: Event) -> Told:
+    detail, client = event.detail, event.client
     if detail.get("kind") == "straggler":
         text = "A request came with the former secret, a little too late. It was refused; nothing was ended."
         return Told("A late request", text)
-    known = device(detail.get("known_agent"))
     text = (
-        f"A secret from earlier in this session was presented once more. The session began in {known} at "
-        f"{detail.get('known_address') or 'an unknown address'}; this request came from "
-        f"{device(event.client.agent if event.client else None)}. The session was ended for everybody who holds it."
+        f"A secret from earlier in this session was presented once more. The session began in "
+        f"{device(detail.get('known_agent'))} at {detail.get('known_address') or 'an unknown address'}; this request "
+        f"came from {device(client.agent if client else None)}. The session was ended for everybody who holds it."
     )
     return Told("An old secret was replayed", text, "alarm")
-
-
-def _after_end(event: Event, detail: dict[str, Any], clocks: Timeouts) -> Told:
-    text = f"The ticket had ended before (“{detail.get('because')}”), so the request counted as a stranger's."
-    tone = "plain" if detail.get("expected") else "alarm"
-    return Told("An ended ticket was presented", text, tone)
-
-
-def _all_ended(event: Event, detail: dict[str, Any], clocks: Timeouts) -> Told:
-    return Told("Many tickets were ended at once", why(str(detail.get("reason", "policy")), clocks).text, "end")
-
-
-def _excess(event: Event, detail: dict[str, Any], clocks: Timeouts) -> Told:
-    text = f"An account may have {detail.get('most', 'so many')} at a time; the oldest made room for the newest."
-    return Told("One ticket too many", text, "end")
-
-
-def _dropped(event: Event, detail: dict[str, Any], clocks: Timeouts) -> Told:
-    return Told("A write came too late", "The session had ended while a request was under way; nothing was revived.")
-
-
-_STORIES: Final = {
-    "session_created": _created,
-    "authn_login_success": _login,
-    "session_renewed": _renewed,
-    "session_expired": _ended,
-    "session_revoked": _ended,
-    "session_logout": _logout,
-    "session_token_reuse": _reuse,
-    "session_use_after_expire": _after_end,
-    "sessions_revoked": _all_ended,
-    "excess_sessions_exceeded": _excess,
-    "session_write_dropped": _dropped,
-}
 
 
 # -- what a store keeps ------------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ V = TypeVar("V")
 COMMIT_DEADLINE = 2.0
 """Seconds that a commit may take, with everything that it meets: conflicts, retries, waiting for a lock."""
 EPOCHS_EVERY, EPOCHS_STALE = 1.0, 5.0
-"""Seconds between two looks at the epochs; without a good one for EPOCHS_STALE, tokens are refused."""
+"""Seconds, forward or back, between looks at the epochs; without a good one for EPOCHS_STALE, tokens are refused."""
 MOST_SKEW, SKEW_SAID = 30.0, 2.0
 """Seconds between our clock and the store's: refused above the first, said above the second."""
 PURGE_ROWS = 100
@@ -133,7 +133,7 @@ class AsyncExchange:
         record = None
         try:
             if isinstance(ticket, Ticket):
-                if manager.now() - self._epochs_at >= EPOCHS_EVERY:
+                if abs(manager.now() - self._epochs_at) >= EPOCHS_EVERY:
                     await self._look_at_epochs()
                 record = await self.store.load(ticket.handle)
             session = manager.open(request, ticket, record, self._make, self._floor)
@@ -160,7 +160,7 @@ class AsyncExchange:
                 outcome = await self._commit(session, outcome)
             visit.outcome = outcome
             if visit.dropped:
-                logger.info("session data of %s was %s", visit.request.path, visit.dropped)
+                logger.info("session data of %r was %s", visit.request.path, visit.dropped)
         outcome = visit.outcome
         return dress(headers, outcome) if outcome.reply is None else outcome.reply
 
@@ -184,7 +184,7 @@ class AsyncExchange:
             if outcome.changes:
                 await self._commit(session, outcome)
             elif visit.dropped:
-                logger.warning("session data of %s was %s", visit.request.path, visit.dropped)
+                logger.warning("session data of %r was %s", visit.request.path, visit.dropped)
         if manager.noise.due(manager.now()):
             await self.flush()
 
@@ -215,13 +215,19 @@ class AsyncExchange:
         return await self._at_once(session, lambda data: data.pop(key, None))
 
     async def bump(self, session: Session, key: str, by: int = 1) -> int:
-        """Add to a counter and return it; kept whatever becomes of the response."""
+        """Add to a counter and return it; kept whatever becomes of the response.
+
+        Raises Refusal where the session ended meanwhile: a guess that cannot be counted must not be judged.
+        """
 
         def add(data: dict[str, Any]) -> int:
             data[key] = int(data.get(key, 0)) + by
             return int(data[key])
 
-        return (await self._at_once(session, add)) or 0
+        count = await self._at_once(session, add)
+        if count is None:
+            raise self.manager.challenge(session.visit, reauthenticate=False, within=None)
+        return count
 
     async def reason_over(self, session: Session) -> str | None:
         """Return why the session of an open connection is over, or None; read from the store now.
@@ -232,7 +238,7 @@ class AsyncExchange:
         if record is None:
             return None
         try:
-            if self.manager.now() - self._epochs_at >= EPOCHS_EVERY:
+            if abs(self.manager.now() - self._epochs_at) >= EPOCHS_EVERY:
                 await self._look_at_epochs()
             stored = await self.store.load(record.handle)
         except StoreError as error:
@@ -245,7 +251,7 @@ class AsyncExchange:
         try:
             epochs = await self.store.epochs()
         except StoreError:
-            if now - self._epochs_at >= EPOCHS_STALE:
+            if abs(now - self._epochs_at) >= EPOCHS_STALE:
                 raise
             return
         skew = abs(epochs.store_now - self.manager.now())

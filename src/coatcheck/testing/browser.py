@@ -1,4 +1,4 @@
-"""A browser as far as sessions need one: a cookie jar with the browsers' rules, Fetch metadata, answers late or lost."""
+"""A browser as far as sessions need one: a jar with the browsers' rules, Fetch metadata, answers late or lost."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ class Browser:
         sent.scheme = "wss" if self.base.startswith("https") else "ws"
         return self._driver.connect(sent)
 
-    def sent(
+    def sent(  # noqa: PLR0913 - a request has many parts
         self,
         method: str,
         target: str,

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, MutableMapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote
 from wsgiref.validate import validator
 
@@ -29,7 +29,7 @@ class ProtocolFault(AssertionError):  # noqa: N818 - what it is
 class Order:
     """The order of ASGI messages: what may leave an application next (ASGI specification, HTTP and WebSocket 2.5)."""
 
-    _NEXT = {
+    _NEXT: ClassVar[dict[str, dict[str, str]]] = {
         "http:new": {"http.response.start": "http:started"},
         "http:started": {"http.response.body": "http:started"},
         "http:done": {},
@@ -193,7 +193,7 @@ class AsgiConnection:
 
     def send(self, text: str) -> None:
         """Send a text over the websocket."""
-        self._in_loop(lambda: self._incoming and self._incoming.put_nowait({"type": "websocket.receive", "text": text}))
+        self._in_loop(lambda: self._put({"type": "websocket.receive", "text": text}))
 
     def receive(self, timeout: float = PATIENCE) -> str | int:
         """Wait for a text, or for the code of the close."""
@@ -273,6 +273,10 @@ class AsgiConnection:
         assert self._ready.wait(PATIENCE), "the application never began"
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(do)
+
+    def _put(self, message: Message) -> None:
+        if self._incoming is not None:
+            self._incoming.put_nowait(message)
 
     def _go_away(self) -> None:
         self._disconnected = True

@@ -208,10 +208,11 @@ class ListingPromises:
         insert = Insert(record=make("h", clock), events=(event("session_created", clock),))
         for _ in range(2):
             face.done(insert, commit_id=b"i", durable=True)
+            face.done(Note(events=(event("noted", clock),)), commit_id=b"n")
         face.commit(Update(record=make("h", clock), was=9, events=(event("never", clock),)))
         clock.wind(1800)
         face.purge()
-        assert heard == ["session_created", "session_expired"]
+        assert heard == ["session_created", "noted", "session_expired"]
 
     # Find.
 

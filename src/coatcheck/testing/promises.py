@@ -110,8 +110,9 @@ class RecordPromises:
         assert face.commit(Update(record=make("h", clock), was=1)) == Conflict(None, "gone")
         assert face.load("h") is None
 
-    def test_an_update_never_resurrects_an_ended_record(self, face: Face, clock: Clock) -> None:
-        face.done(Insert(record=make("h", clock)))
+    @pytest.mark.parametrize("idle_for", [None, 1800.0])
+    def test_an_update_never_resurrects_an_ended_record(self, face: Face, clock: Clock, idle_for: float | None) -> None:
+        face.done(Insert(record=make("h", clock, idle_for=idle_for)))
         slow = face.have("h")
         face.done(End(handle="h", because="logout"))
         conflict = face.commit(Update(record=replace(slow, data=b"late"), was=face.have("h").version))
@@ -254,6 +255,9 @@ class RecordPromises:
         judged = face.have("h")
         face.done(Touch(handle="h", seen_at=clock.wind(1700)))
         clock.wind(200)
+        face.done(End(handle="h", because="idle", if_seen_at=judged.seen_at))
+        assert face.have("h").ended_at is None
+        clock.wind(1800)
         face.done(End(handle="h", because="idle", if_seen_at=judged.seen_at))
         assert face.have("h").ended_at is None
 

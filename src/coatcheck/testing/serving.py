@@ -23,6 +23,10 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
+HEALTH = "/health"
+"""A page that never asks for its session: an application may exclude it."""
+
+
 class Control:
     """The strings by which a test moves a served probe: its clock, its store and the store's troubles."""
 
@@ -101,6 +105,8 @@ class AsgiProbe:
             await socket(self.probe, scope, receive, send)
         elif scope["path"] == "/sse":
             await event_stream(scope, receive, send)
+        elif scope["path"] == HEALTH:
+            await send_answer(send, Answer(200, body=b"well"))
         else:
             body = await _body(receive)
             await send_answer(send, await run_async(self.probe.answer(call_of(scope, body))))
@@ -116,6 +122,9 @@ class WsgiProbe:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
+        if environ.get("PATH_INFO") == HEALTH:
+            start_response("200 OK", [("Content-Length", "4")])
+            return [b"well"]
         length = int(environ.get("CONTENT_LENGTH") or 0)
         call = Call(
             environ["REQUEST_METHOD"],

@@ -249,7 +249,7 @@ class _Round:
         if done:
             # The next writer starts the log anew and waits for the disk: better us than a request.
             in_turn(file, here, rows.beat, COMMIT_DEADLINE)
-            self._commits = file.commits
+            self._commits += 1
 
     def _warn(self, path: str) -> None:
         size = _size(path + "-wal")

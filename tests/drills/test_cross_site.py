@@ -1,0 +1,168 @@
+"""Requests that another site caused, and the tokens that are no excuse (D59, D64; CSR-01 to CSR-09)."""
+
+import pytest
+
+from coatcheck.testing.clock import Clock
+
+from .conftest import Build
+from .house import FORM, ORIGIN, Ask, House, Pairs, Visitor
+
+EVIL = "https://evil.test"
+
+SHAPES: list[tuple[str, Pairs, int]] = [
+    ("our form", (("sec-fetch-site", "same-origin"), ("origin", ORIGIN)), 303),
+    ("our form in an old browser", (("origin", ORIGIN),), 303),
+    ("typed by hand", (("sec-fetch-site", "none"),), 303),
+    ("evil form", (("sec-fetch-site", "cross-site"), ("origin", EVIL), ("sec-fetch-mode", "navigate")), 403),
+    ("evil form in an old browser", (("origin", EVIL),), 403),
+    ("evil form, referrer off", (("sec-fetch-site", "cross-site"), ("origin", "null")), 403),
+    ("evil fetch", (("sec-fetch-site", "cross-site"), ("origin", EVIL), ("sec-fetch-mode", "cors")), 403),
+    ("evil fetch, no-cors", (("sec-fetch-site", "cross-site"), ("origin", EVIL), ("sec-fetch-mode", "no-cors")), 403),
+    ("evil sandboxed iframe", (("sec-fetch-site", "cross-site"), ("origin", "null"), ("sec-fetch-dest", "iframe")), 403),
+    ("sibling", (("sec-fetch-site", "same-site"), ("origin", "https://blog.app.test")), 403),
+    ("sibling says it is us", (("sec-fetch-site", "same-site"), ("origin", ORIGIN)), 403),
+    ("plain http twin", (("origin", "http://app.test"),), 403),
+    ("an unknown word", (("sec-fetch-site", "future-value"), ("origin", ORIGIN)), 403),
+    ("two words", (("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site"), ("origin", ORIGIN)), 403),
+    ("two origins", (("origin", ORIGIN), ("origin", EVIL)), 403),
+    ("mis-cased word", (("sec-fetch-site", "Same-Origin"), ("origin", EVIL)), 403),
+    ("no header at all", (), 403),
+    ("no header but a referer", (("referer", f"{ORIGIN}/login"),), 403),
+    ("empty headers", (("sec-fetch-site", ""), ("origin", "")), 403),
+]
+
+
+@pytest.mark.parametrize(("what", "headers", "status"), SHAPES, ids=[row[0] for row in SHAPES])
+@pytest.mark.parametrize("method", ["POST", "PUT", "TRACE", "post", "PROPFIND"])
+def test_nobody_is_logged_in_by_another_site(
+    house: House, what: str, headers: Pairs, status: int, method: str
+) -> None:
+    """D59 (CSR-08, M4): the attacker's valid credentials; whatever the method's name, and with no cookie in the refusal."""
+    ask = Ask(method, "/login" if method == "POST" else "/data?do=login", (*headers, FORM), b"user=mallory")
+    answer = house.ask(ask)
+    if status == 403:
+        assert answer.status == 403
+        assert answer.set_cookies == []
+        assert house.control.records() == []
+        assert house.control.manager.noise.totals == {"csrf_denied": 1}
+    else:
+        assert answer.status == (303 if method == "POST" else 404)
+
+
+def test_without_headers_the_token_of_the_pre_session_logs_in_once(house: House) -> None:
+    """D59 (M4): and it dies with it."""
+    visitor = house.visitor()
+    token = visitor.get("/form").body.decode()
+    pre_session = visitor.token
+    assert house.visitor().post("/login", headers=(), user="alice", csrf_token=token).status == 403
+    assert house.visitor(pre_session).post("/login", headers=(), user="alice").status == 403
+    answer = visitor.post("/login", headers=(), user="alice", csrf_token=token)
+    assert answer.status == 303
+    assert visitor.user == "alice"
+    assert house.visitor(pre_session).post("/login", headers=(), user="bob", csrf_token=token).status == 403
+    assert visitor.post("/echo?token=required", csrf_token=token).status == 403
+
+
+def test_a_refused_request_reaches_neither_handler_nor_store(house: House) -> None:
+    """CSR-01, H3: also with the victim's cookie on it."""
+    victim = house.visitor()
+    victim.login()
+    house.control.probe.seen.clear()
+    calls = len(house.control.trouble.calls)
+    evil = (("sec-fetch-site", "cross-site"), ("origin", EVIL))
+    for target in ("/logout", "/account/password", "/pay", "/nothing", "/login"):
+        answer = house.ask(victim.prepare("POST", target, evil))
+        assert (answer.status, answer.set_cookies) == (403, [])
+    assert house.control.probe.seen == []
+    assert len(house.control.trouble.calls) == calls
+    assert victim.user == "alice"
+
+
+def _of_another_session(victim: Visitor) -> str:
+    other = victim.house.visitor()
+    other.login("mallory")
+    return other.get("/form").body.decode()
+
+
+def _of_the_same_subject(victim: Visitor) -> str:
+    other = victim.house.visitor()
+    other.login()
+    return other.get("/form").body.decode()
+
+
+def _anonymous(victim: Visitor) -> str:
+    return victim.house.visitor().get("/form").body.decode()
+
+
+def _of_its_handle(victim: Visitor) -> str:
+    return (victim.token or "").split(".")[1]
+
+
+FOREIGN = [
+    _of_another_session,
+    _of_the_same_subject,
+    _anonymous,
+    _of_its_handle,
+    lambda victim: "",
+    lambda victim: "0" * 64 + "." + "0" * 64,
+    lambda victim: "m." + "A" * 344,
+    lambda victim: victim.get("/form").body.decode()[:-1],
+    lambda victim: victim.get("/form").body.decode() + "A",
+    lambda victim: victim.get("/form").body.decode().swapcase(),
+]
+
+
+@pytest.mark.parametrize("forge", FOREIGN)
+@pytest.mark.parametrize("where", ["form", "header"])
+def test_a_csrf_token_that_is_not_this_sessions_is_refused(house: House, forge: object, where: str) -> None:
+    """D64 (CSR-06)."""
+    victim = house.visitor()
+    victim.login()
+    token = forge(victim)  # type: ignore[operator]
+    if where == "form":
+        answer = victim.post("/echo?token=required", csrf_token=token)
+    else:
+        answer = victim.post("/echo?token=required", headers=(("origin", ORIGIN), ("x-csrf-token", token)))
+    assert answer.status == 403
+
+
+def test_a_csrf_token_of_before_the_login_is_dead(house: House) -> None:
+    """D64."""
+    visitor = house.visitor()
+    before = visitor.get("/form").body.decode()
+    assert visitor.post("/echo?token=required", csrf_token=before).status == 200
+    visitor.login()
+    assert visitor.post("/echo?token=required", csrf_token=before).status == 403
+    after = visitor.get("/form").body.decode()
+    visitor.post("/reauth")
+    assert visitor.post("/echo?token=required", csrf_token=after).status == 403
+
+
+@pytest.mark.parametrize("headers", [(), (("origin", ORIGIN),)])
+def test_a_csrf_token_counts_in_form_and_header_only(build: Build, headers: Pairs) -> None:
+    """D64 (CSR-06, CSR-07): in the query or a cookie it is nothing; and without Origin nothing else lets a form in."""
+    house = build(missing_headers="deny")
+    visitor = house.visitor()
+    visitor.login()
+    token = visitor.get("/form").body.decode()
+    assert visitor.post(f"/echo?token=required&csrf_token={token}", headers=headers).status == 403
+    cookies = (("cookie", f"csrf_token={token}; x-csrf-token={token}"), *headers)
+    assert house.ask(visitor.prepare("POST", "/echo?token=required", cookies)).status == 403
+    assert visitor.post("/echo?token=required", headers=(*headers, ("x-csrf-token", token))).status == 200
+
+
+def test_a_csrf_token_survives_a_hundred_renewals(build: Build, clock: Clock) -> None:
+    """D64: in a page left open for a day; the session's family has not changed."""
+    house = build(timeouts="nist-aal1")
+    visitor = house.visitor()
+    visitor.login()
+    tokens = {visitor.token}
+    page = visitor.get("/form").body.decode()
+    for _ in range(100):
+        clock.wind(901)
+        visitor.get("/me")
+        visitor.get("/me")
+        tokens.add(visitor.token)
+    assert len(tokens) == 101
+    assert visitor.post("/echo?token=required", csrf_token=page).status == 200
+    assert len({visitor.get("/form").body for _ in range(10)}) == 10, "spelt anew each time (BREACH)"
