@@ -112,7 +112,7 @@ class SessionMiddleware:
 
 
 class Http:
-    """One HTTP exchange, left in the scope with its session: settles at its start, ends a stream whose session is over."""
+    """One HTTP exchange, left in the scope with its session: settles at its start, ends with its session."""
 
     __slots__ = ("_receive", "_replaced", "_send", "middleware", "session", "watch")
 

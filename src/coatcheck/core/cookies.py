@@ -33,7 +33,7 @@ MOST_AGE = 34_560_000
 """Seconds (400 days) to which browsers cut Max-Age (RFC 6265bis section 5.5)."""
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
-_PREFIXES = ("__Host-Http-", "__Host-", "__Http-", "__Secure-")
+PREFIXES = ("__Host-Http-", "__Host-", "__Http-", "__Secure-")
 _ATTRIBUTE = re.compile(r"[\x20-\x3a\x3c-\x7e]*").fullmatch
 _DOMAIN = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -120,7 +120,7 @@ class CookieSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 def _prefix(name: str) -> str:
     """Return the prefix that browsers see in a name, in whatever case it is written, or ""."""
-    return next((prefix for prefix in _PREFIXES if name.lower().startswith(prefix.lower())), "")
+    return next((prefix for prefix in PREFIXES if name.lower().startswith(prefix.lower())), "")
 
 
 class CookieWriter:

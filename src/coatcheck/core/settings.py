@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 import msgspec
 
 from . import codec, typed
-from .cookies import CookieSpec, SameSite
+from .cookies import PREFIXES, CookieSpec, SameSite
 from .csrf import check_origin
 from .errors import ConfigError, DataError
 from .model import Limit
@@ -52,17 +52,20 @@ class Keywords(TypedDict, total=False):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The choices; the defaults are the secure ones.
 
-    name: the cookie's. realm: the audience a session is for (default: the cookie's name); a token of another realm is
-    garbage. origins: what this application is called from outside ("https://shop.example"): the one truth for Origin.
-    trusted_origins: other sites that may post here. csrf: what happens to the rest. csrf_exempt: exact paths that need
-    no check (webhooks). missing_headers: what an unsafe request with neither Sec-Fetch-Site nor Origin may do.
-    timeouts: `timeouts(...)` or a preset's name. limit: live sessions a subject may have. carry: keys of an anonymous
-    session that move into a login. data: the type of the session's data. trusted_proxies: whose X-Forwarded-For is
-    believed. comma_joined: the server joins split Cookie headers by commas (gunicorn behind some HTTP/2 proxies); the price:
-    a sibling host can then plant a cookie of our name. cookie_reason: why the cookie is weaker than the default.
-    allow_insecure_http: plain http, on localhost only, under another cookie name. exclude: path prefixes
-    without sessions. passive: exact paths whose requests are no activity. on_theft: what a replayed old token does.
-    store_down: what happens to requests while the store is away. login_url: where browsers are sent to log in.
+    - name: the cookie's. realm: the audience a session is for (default: that name); another realm's token is garbage.
+    - origins: what this application is called from outside ("https://shop.example"): the one truth for Origin.
+      trusted_origins: other sites that may post here.
+    - csrf: what happens to requests that other sites caused. csrf_exempt: exact paths that need no check (webhooks).
+      missing_headers: what an unsafe request with neither Sec-Fetch-Site nor Origin may do.
+    - timeouts: `timeouts(...)` or a preset's name. limit: live sessions a subject may have. policies: your own rules.
+    - carry: keys of an anonymous session that move into a login. data: the type of the session's data.
+    - trusted_proxies: whose X-Forwarded-For is believed. comma_joined: the server joins split Cookie headers by commas
+      (gunicorn behind some HTTP/2 proxies); the price: a sibling host can then plant a cookie of our name.
+    - allow_insecure_http: plain http, on localhost only, under another cookie name.
+    - same_site, domain, path, partitioned: the cookie's attributes. cookie_reason: why they are weaker.
+    - exclude: path prefixes without sessions. passive: exact paths whose requests are no activity.
+    - on_theft: what a replayed old token does. store_down: what happens to requests while the store is away.
+    - login_url: where browsers are sent to log in.
     """
 
     name: str = "__Host-coat"
@@ -192,10 +195,9 @@ def is_local(host: str) -> bool:
 
 def insecure_name(name: str) -> str:
     """Return the cookie's name over plain http: without a prefix, so that the secure mode never reads it."""
-    return (
-        name.removeprefix("__Host-Http-").removeprefix("__Host-").removeprefix("__Http-").removeprefix("__Secure-")
-        + "-insecure"
-    )
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return f"{name}-insecure"
 
 
 def _untyped(kind: type[Any]) -> Iterable[str]:
