@@ -17,7 +17,7 @@ from coatcheck.adapters.starlette import SessionMiddleware, exchange_of, session
 from coatcheck.testing import Probe
 from coatcheck.testing.probe import Answer, Call, run_async
 
-METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"]
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"]
 WATCH = 0.1
 
 

@@ -80,7 +80,7 @@ commits = st.tuples(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.lists(commits, min_size=3, max_size=25))
 def test_memory_and_sqlite_answer_and_keep_the_same(acts: list[Any]) -> None:
     clock = Clock(START)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar, Unpack, overload
 
 from ..core.errors import ConfigError, Refusal
@@ -28,6 +29,8 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ENDED_CODE = 4401
 """The close code of a websocket whose session ended."""
+FAREWELL = 1.0
+"""Seconds that telling a client so may take: one that does not read any more is left."""
 
 _KEY = "coatcheck"
 
@@ -90,14 +93,14 @@ class SessionMiddleware:
             if session.settled:
                 raise
             await connection.refuse(refusal.reply)
-        except OSError:
-            if not await connection.was_ended():
+        except Exception as error:
+            if connection.watch is None or not connection.watch.caused(error):
                 raise
         finally:
             if outer is not None:
                 scope["session"], scope[_KEY] = before, outer
             if connection.watch is not None:
-                connection.watch.stop()
+                await connection.watch.stop()
             await (exchange.close(session) if session.settled else exchange.abandon(session))
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,7 +117,7 @@ class SessionMiddleware:
 class Http:
     """One HTTP exchange, left in the scope with its session: settles at its start, ends with its session."""
 
-    __slots__ = ("_receive", "_replaced", "_send", "middleware", "session", "watch")
+    __slots__ = ("_complete", "_receive", "_replaced", "_send", "middleware", "session", "watch")
 
     def __init__(
         self, middleware: SessionMiddleware, session: Session, _scope: Scope, receive: Receive, send: Send
@@ -124,7 +127,7 @@ class Http:
         self.session = session
         self._receive = receive
         self._send = send
-        self._replaced = False
+        self._replaced = self._complete = False
         self.watch: Watch | None = None
 
     async def send(self, message: Message) -> None:
@@ -137,12 +140,13 @@ class Http:
                 return
             message["headers"] = answer
             if _is_event_stream(answer) and self.session.visit.record is not None:
-                self.watch = Watch(self.middleware, self.session)
+                self.watch = Watch(self.middleware, self.session, self._end)
         elif self._replaced:
             return
-        elif self.watch is not None and self.watch.reason is not None:
-            error = f"the session of this stream ended: {self.watch.reason}"
-            raise OSError(error)
+        elif self.watch is not None:
+            if self.watch.reason is not None:
+                raise StreamEnded(self.watch.reason)
+            self._complete = not message.get("more_body", False)
         await self._send(message)
 
     async def receive(self) -> Message:
@@ -155,12 +159,9 @@ class Http:
         """Answer with a refusal that the application raised."""
         await _send_reply(self.send, reply, "http.response")
 
-    async def was_ended(self) -> bool:
-        """Tell whether an error came from our ending of the stream; then end it properly."""
-        if self.watch is None or self.watch.reason is None:
-            return False
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-        return True
+    async def _end(self, _reason: str) -> None:
+        if not self._complete:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class WebSocket:
@@ -212,16 +213,16 @@ class WebSocket:
         else:
             await self.send({"type": "websocket.close", "code": 1008})
 
-    async def was_ended(self) -> bool:
-        """Tell whether an error came from our closing of the socket."""
-        return self.watch is not None and self.watch.reason is not None
-
     async def _close(self, reason: str) -> None:
         await self._send({"type": "websocket.close", "code": ENDED_CODE, "reason": f"session ended: {reason}"})
 
 
 _SERVERS: dict[str, type[Http | WebSocket]] = {"http": Http, "websocket": WebSocket}
 _HANDSHAKE_ANSWERS = ("websocket.accept", "websocket.close", "websocket.http.response.start")
+
+
+class StreamEnded(OSError):  # noqa: N818 - to an application it is its client's leaving
+    """The session of this stream ended, and the stream with it: nothing more can be sent."""
 
 
 class Watch:
@@ -231,9 +232,9 @@ class Watch:
         self,
         middleware: SessionMiddleware,
         session: Session,
-        at_end: Callable[[str], Awaitable[None]] | None = None,
+        at_end: Callable[[str], Awaitable[None]],
     ) -> None:
-        """Start looking."""
+        """Start looking; `at_end` tells the client."""
         self.reason: str | None = None
         self._exchange = middleware.exchange
         self._session = session
@@ -254,14 +255,20 @@ class Watch:
             await asyncio.wait((self._pending, ended), return_when=asyncio.FIRST_COMPLETED)
         finally:
             ended.cancel()
-        if not self._pending.done():
+        if self.reason is not None or not self._pending.done():
             return ending
         message, self._pending = self._pending.result(), None
         return message
 
-    def stop(self) -> None:
-        """Stop looking."""
-        self._task.cancel()
+    def caused(self, error: Exception) -> bool:
+        """Tell whether an error is what an application makes of our ending its connection (Starlette wraps it)."""
+        return self.reason is not None and (isinstance(error, OSError) or isinstance(error.__context__, OSError))
+
+    async def stop(self) -> None:
+        """Stop looking; where the session is over, see to it that the client was told."""
+        if self.reason is None:
+            self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
         if self._pending is not None:
             self._pending.cancel()
 
@@ -269,9 +276,10 @@ class Watch:
         while self.reason is None:
             await asyncio.sleep(self._every)
             self.reason = await self._exchange.reason_over(self._session)
-        if self._at_end is not None:
-            await self._at_end(self.reason)
+        # the application learns it first: a client that does not read keeps nobody waiting
         self._ended.set()
+        with suppress(OSError, TimeoutError):
+            await asyncio.wait_for(self._at_end(self.reason), FAREWELL)
 
 
 @overload

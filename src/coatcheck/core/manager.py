@@ -116,7 +116,7 @@ class SessionManager:
         if reply is not None:
             return reply
         if request.method == "OPTIONS" and request.header(b"access-control-request-method"):
-            return Absent.PREFLIGHT
+            return Absent.PREFLIGHT  # browsers send it without cookies (Fetch section 4.8): it is about nobody
         header = request.header(b"cookie")
         if not header:
             return Absent.NO_COOKIE
@@ -336,8 +336,9 @@ class SessionManager:
     def _dropped(self, visit: Visit, current: Record | None) -> Outcome:
         """Drop what a request wrote to a session that ended meanwhile: nothing is revived, no cookie is touched."""
         was = visit.record
-        acted = visit.login is not None or visit.renew is not None
+        acted = visit.login is not None or visit.renew is not None or bool(visit.end_others)
         visit.login = visit.renew = None
+        visit.end_others = ""
         visit.record, visit.ended_because = None, None if current is None else current.ended_because
         visit.data, visit.base, visit.typed = {}, b"", None
         changes: tuple[Change, ...] = ()

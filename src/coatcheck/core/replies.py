@@ -56,7 +56,7 @@ def challenge(
     vary = (b"vary", b"Cookie, Accept")
     if login_url is not None and _wants_html(request):
         location = login_url + _next_of(request, "&" if "?" in login_url else "?")
-        return Refusal(Reply(303, (_NO_STORE, vary, (b"location", location.encode("ascii", "ignore")))), error)
+        return Refusal(Reply(303, (_TEXT, _NO_STORE, vary, (b"location", location.encode("ascii", "ignore")))), error)
     body: dict[str, object] = {"error": error}
     if within is not None:
         body["max_age"] = within

@@ -109,7 +109,14 @@ class Settler:
         return _LOOKED if outcome is _NOTHING else replace(outcome, vary=("Cookie",))
 
     def late(self, visit: Visit) -> Outcome:
-        """Return what was written after the response started, as far as it needs no cookie."""
+        """Return what was written after the response started, as far as it needs no cookie.
+
+        What a 5xx dropped stays dropped, and so does all that was refused: the answer said so.
+        """
+        if visit.outcome is not None and visit.outcome.reply is not None:
+            return _NOTHING
+        if visit.status >= 500 and not visit.kept and not visit.logout:
+            return _NOTHING
         visit.status, visit.headers = 0, ()
         if visit.logout and visit.record is not None:
             return replace(self._settle_logout(visit, failed=True), cookies=())
@@ -210,7 +217,7 @@ class Settler:
     def _settle_new(self, visit: Visit) -> Outcome:
         if not visit.data and not visit.wanted and visit.typed is None:
             return _NOTHING
-        if visit.typed is not None and not visit.wanted and self._encoded(visit) == self._untouched:
+        if visit.typed is not None and not visit.wanted and self._encoded(visit) == visit.base:
             return _NOTHING
         if not self._may_hand_out(visit):
             if visit.data:
@@ -249,7 +256,8 @@ class Settler:
         if self._renewal_due(visit, record, now):
             return self._settle_renewal(visit, record, replace(changed, data=data), now)
         cookies = self._handed_again(visit, record, now) if visit.standing == TokenClass.FORMER_OPEN else ()
-        if (data is not visit.base and data != visit.base) or changed is not record:
+        # ending others rides on a primary change: a session that ended meanwhile ends nobody
+        if (data is not visit.base and data != visit.base) or changed is not record or visit.end_others:
             outcome = self._updated(visit, changed, data)
         else:
             outcome = self._settle_read(visit)

@@ -35,7 +35,7 @@ async def create_account(request: Request) -> Response:
         return _new_account(request, target, name=name, errors={error.field: str(error)})
     session.login(name, remember=bool(form.get("remember")))
     session["welcome"] = WELCOME
-    return back_to(target, session, f"Welcome, {name}! Your first order is {WELCOME} % off.")
+    return back_to(target, session, f"Welcome, {name}! Your first order is {WELCOME}% off.")
 
 
 def _new_account(request: Request, target: str, name: str = "", errors: Mapping[str, str] = NO_ERRORS) -> Response:

@@ -283,8 +283,10 @@ class _Rows:
 
     def __init__(self, shelf: _Shelf, commit_id: bytes) -> None:
         self._shelf, self._commit_id = shelf, commit_id
-        self.get = shelf.records.get
         self.put = self.add = shelf.keep
+
+    def get(self, handle: Handle) -> Record | None:
+        return self._shelf.records.get(handle)
 
     def swap(self, change: Update, commit_id: bytes, now: Instant) -> bool:
         return False

@@ -14,7 +14,7 @@ import pytest
 
 ROWS = ("answers", "data", "login", "open", "site", "troubles")
 # before they are imported: then a failing row shows what it compared
-pytest.register_assert_rewrite("coatcheck.testing.browser", *(f"coatcheck.testing.journey_{rows}" for rows in ROWS))
+pytest.register_assert_rewrite(*(f"coatcheck.testing.journey_{rows}" for rows in ROWS))
 
 from ..core.manager import SessionManager  # noqa: E402
 from .browser import Browser, Driver  # noqa: E402

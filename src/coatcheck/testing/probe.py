@@ -24,6 +24,7 @@ from ..flow.sync import Exchange, Registry
 from .flaky import Gate
 
 JSON = "application/json"
+TEXT = ("content-type", "text/plain; charset=utf-8")
 
 
 class ProbeError(Exception):
@@ -193,13 +194,13 @@ class Probe:
             session["cart"] = form["cart"]
         if call.headers.get("content-type", "").startswith(JSON):
             return _json({"user": session.subject, "handle": session.handle})
-        return Answer(303, [("location", call.query.get("to", "/me"))])
+        return Answer(303, [TEXT, ("location", call.query.get("to", "/me"))])
 
     def logout(self, call: Call) -> Steps:
         """Log out: here, or everywhere."""
         yield from ()
         call.session.logout(everywhere="everywhere" in call.query)
-        return Answer(303, [("location", "/")])
+        return Answer(303, [TEXT, ("location", "/")])
 
     def me(self, call: Call) -> Steps:
         """Say who is logged in, or 401."""
@@ -317,13 +318,13 @@ class Probe:
             yield self._tried(act, session)
             yield b"three"
 
-        return Answer(200, [("content-type", "text/plain")], chunks=chunks)
+        return Answer(200, [TEXT], chunks=chunks)
 
     def afterwards(self, call: Call) -> Steps:
         """Answer, then act in the background."""
         yield from ()
         act = call.query["act"]
-        return Answer(200, body=b"soon", after=lambda: self.late.append(self._tried(act, call.session).decode()))
+        return Answer(200, [TEXT], b"soon", after=lambda: self.late.append(self._tried(act, call.session).decode()))
 
     def _tried(self, act: str, session: Session) -> bytes:
         try:
@@ -456,6 +457,7 @@ def _modified(answer: Answer, query: dict[str, str]) -> Answer:
         answer.status = int(query["status"])
         if answer.status in (204, 304):
             answer.body = b""
+            answer.headers = [(name, value) for name, value in answer.headers if name != "content-type"]
     if "cache" in query:
         answer.headers.append(("cache-control", query["cache"]))
     if "vary" in query:
@@ -469,7 +471,7 @@ def _modified(answer: Answer, query: dict[str, str]) -> Answer:
 
 
 def _text(body: str) -> Answer:
-    return Answer(200, [("content-type", "text/plain; charset=utf-8")], body.encode())
+    return Answer(200, [TEXT], body.encode())
 
 
 def _json(value: Any, status: int = 200) -> Answer:
@@ -477,7 +479,7 @@ def _json(value: Any, status: int = 200) -> Answer:
 
 
 def _not_found() -> Answer:
-    return Answer(404, [("content-type", "text/plain")], b"not found")
+    return Answer(404, [TEXT], b"not found")
 
 
 def _yes(value: Any) -> bool:

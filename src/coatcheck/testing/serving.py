@@ -16,7 +16,7 @@ from ..core.settings import Keywords
 from ..flow.sync import Registry
 from .clock import Clock
 from .flaky import FlakyStore, Gate
-from .probe import Answer, Call, Probe, run, run_async
+from .probe import TEXT, Answer, Call, Probe, run, run_async
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -106,7 +106,7 @@ class AsgiProbe:
         elif scope["path"] == "/sse":
             await event_stream(scope, receive, send)
         elif scope["path"] == HEALTH:
-            await send_answer(send, Answer(200, body=b"well"))
+            await send_answer(send, Answer(200, [TEXT], b"well"))
         else:
             body = await _body(receive)
             await send_answer(send, await run_async(self.probe.answer(call_of(scope, body))))
@@ -123,7 +123,7 @@ class WsgiProbe:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
         if environ.get("PATH_INFO") == HEALTH:
-            start_response("200 OK", [("Content-Length", "4")])
+            start_response("200 OK", [TEXT, ("Content-Length", "4")])
             return [b"well"]
         length = int(environ.get("CONTENT_LENGTH") or 0)
         call = Call(

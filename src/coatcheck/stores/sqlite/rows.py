@@ -67,7 +67,8 @@ _SWAP: Final = _text(
     "used_at = case when turn_proof is ?6 and used_at is not null then min(used_at, ifnull(?5, used_at)) else ?5 end, "
     "nonce = case when turn_proof is ?6 and used_at is not null then null else ?7 end, "
     "turn_proof = ?6, data = ?8, version = version + 1, by_commit = ?9, details = ?10 "
-    "where handle = ?11 and version = ?12 and ended_at is null and realm = ?13 and subject is ?14 and due_at <= ?15"
+    "where handle = ?11 and version = ?12 and ended_at is null and realm = ?13 and subject is ?14 and due_at <= ?15 "
+    "and by_commit <> ?9"
 )
 _TOUCH: Final = _text("update {p}sessions set seen_at = ?2 where handle = ?1 and ended_at is null and seen_at < ?2")
 _FIRST_SIGHT: Final = _text(
