@@ -1,5 +1,6 @@
 """The probe as an application of Starlette and of FastAPI: each route makes a Call and turns the Answer back."""
 
+import asyncio
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,12 +13,13 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from coatcheck import Refusal
 from coatcheck.adapters import fastapi as ours_for_fastapi
-from coatcheck.adapters.starlette import SessionMiddleware, exchange_of, session_of
+from coatcheck.adapters.starlette import SessionMiddleware, exchange_of, refusal_response, session_of
 from coatcheck.testing import Probe
 from coatcheck.testing.probe import Answer, Call, run_async
 
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"]
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 WATCH = 0.1
 
 
@@ -47,13 +49,18 @@ def response_of(answer: Answer) -> Response:
 
 
 async def event_stream(request: Request) -> Response:
-    """Send one event, then nothing until somebody cancels."""
-    import asyncio
+    """Send one event, then nothing until somebody cancels.
 
+    Under a server of the newest specification Starlette asks for no disconnect: it learns it from what it sends.
+    """
     session = session_of(request)
+    must_send = request.scope["asgi"]["spec_version"] >= "2.4"
 
     async def events() -> Any:
         yield f"data: {session.subject}\n\n"
+        while must_send:
+            yield ""
+            await asyncio.sleep(0.02)
         await asyncio.Event().wait()
 
     return StreamingResponse(events(), media_type="text/event-stream")
@@ -123,6 +130,7 @@ def starlette_outside(probe: Probe, **how: Any) -> Any:
     """Return the Starlette probe inside our middleware, in debug mode: errors are pages of its own."""
     app = starlette_probe(probe)
     app.debug = True
+    app.add_exception_handler(Refusal, refusal_response)
     return SessionMiddleware(app, watch_every=WATCH, **how)
 
 

@@ -106,7 +106,3 @@ class TestWsgiOnSqlite(OnSqlite, Wsgi):
 
 class TestWsgiGeneratorsOnMemory(OnMemory, WsgiGenerators):
     """WsgiGenerators on memory."""
-
-
-class TestWsgiGeneratorsOnSqlite(OnSqlite, WsgiGenerators):
-    """WsgiGenerators on SQLite."""

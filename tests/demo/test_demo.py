@@ -1,10 +1,14 @@
 """The Cloakroom keeps its word: flows, refusals, and what it says to whom."""
 
 import re
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 
@@ -358,10 +362,23 @@ def test_after_silence_the_next_page_says_why_and_one_can_sign_in_again(alice: V
     alice.see("/")
     assert "You were away" in alice.text
     assert "Start afresh" in alice.text
-    assert alice.send("/cart", good="beanie", csrf="").status_code == 403
+    assert alice.send("/sessions/end-others").status_code == 403
     assert "belonged to a ticket that is void" in alice.text
     assert alice.sign_in("alice").status_code == 200
     assert "Welcome back, alice." in alice.text
+
+
+def test_a_void_ticket_may_begin_a_new_cart(alice: Visitor, clock: Clock) -> None:
+    alice.see("/")
+    alice.send("/cart", good="trench")
+    clock.wind(901)
+    before = alice.handle
+    alice.see("/")
+    alice.send("/cart", good="beanie")
+    assert "You were away, so this is a new cart. The Warm Cache is in your cart." in alice.text
+    assert "Cart (1)" in alice.text
+    assert alice.handle not in ("", before)
+    assert "alice" not in alice.page
 
 
 def test_the_absolute_timeout_is_told_apart(alice: Visitor, clock: Clock) -> None:
@@ -608,6 +625,29 @@ def test_a_port_that_may_not_be_had_is_one_sentence(monkeypatch: pytest.MonkeyPa
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot write .*missing/coatcheck-demo.db \(No such file or directory\)"):
         serve(folder=tmp_path / "missing", port=0)
+
+
+def test_a_file_that_is_no_database_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "coatcheck-demo.db").write_bytes(b"this is a shopping list\n" * 100)
+    with pytest.raises(ConfigError, match=r"coatcheck-demo.db \(file is not a database\)"):
+        serve(folder=tmp_path, port=0)
+
+
+def test_it_serves_until_it_is_interrupted(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder? 100%"
+    folder.mkdir()
+    program = f"from pathlib import Path; from coatcheck.demo import serve; serve(port=0, folder=Path({str(folder)!r}))"
+    serving = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert serving.stdout is not None
+    try:
+        url = serving.stdout.readline().split()[-1]
+        assert "Hang up your coat" in httpx.get(url).text
+        assert httpx.get(url, headers={"host": "evil.test"}).status_code == 421
+    finally:
+        serving.send_signal(signal.SIGINT)
+        serving.communicate(timeout=20)
+    assert serving.returncode == 0
+    assert [path.name for path in folder.glob("*.db")] == ["coatcheck-demo.db"]
 
 
 def test_the_greeting_names_the_place_and_three_things_to_try(tmp_path: Path) -> None:

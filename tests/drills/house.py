@@ -258,7 +258,9 @@ async def _asgi(app: Any, ask: Ask) -> Answer:
             body.write(message.get("body", b""))
 
     await app(_scope(ask), receive, send)
-    return Answer(started["status"], tuple((bytes(k).lower(), bytes(v)) for k, v in started["headers"]), body.getvalue())
+    return Answer(
+        started["status"], tuple((bytes(k).lower(), bytes(v)) for k, v in started["headers"]), body.getvalue()
+    )
 
 
 def _scope(ask: Ask) -> dict[str, Any]:

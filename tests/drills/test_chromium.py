@@ -98,7 +98,9 @@ class Town:
         host = environ["HTTP_HOST"].partition(":")[0]
 
         def noted(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            self.note(host, f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}", environ.get("HTTP_COOKIE", ""), headers)
+            self.note(
+                host, f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}", environ.get("HTTP_COOKIE", ""), headers
+            )
             return start_response(status, headers)
 
         if host in self.houses:

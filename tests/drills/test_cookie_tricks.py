@@ -49,7 +49,9 @@ def test_only_the_exact_name_after_spaces_and_tabs_counts(house: House, spelling
     assert answer.token is None
 
 
-@pytest.mark.parametrize("name", ["__host-coat", "__HOST-COAT", "__Host-Coat", "__Secure-coat", "coat", "coat-insecure"])
+@pytest.mark.parametrize(
+    "name", ["__host-coat", "__HOST-COAT", "__Host-Coat", "__Secure-coat", "coat", "coat-insecure"]
+)
 def test_another_name_is_another_cookie(house: House, name: str) -> None:
     """D19, CKE-10, TOK-18: prefixes in any case, and the name of the insecure mode."""
     token = house.visitor().login()

@@ -18,7 +18,11 @@ SHAPES: list[tuple[str, Pairs, int]] = [
     ("evil form, referrer off", (("sec-fetch-site", "cross-site"), ("origin", "null")), 403),
     ("evil fetch", (("sec-fetch-site", "cross-site"), ("origin", EVIL), ("sec-fetch-mode", "cors")), 403),
     ("evil fetch, no-cors", (("sec-fetch-site", "cross-site"), ("origin", EVIL), ("sec-fetch-mode", "no-cors")), 403),
-    ("evil sandboxed iframe", (("sec-fetch-site", "cross-site"), ("origin", "null"), ("sec-fetch-dest", "iframe")), 403),
+    (
+        "evil sandboxed iframe",
+        (("sec-fetch-site", "cross-site"), ("origin", "null"), ("sec-fetch-dest", "iframe")),
+        403,
+    ),
     ("sibling", (("sec-fetch-site", "same-site"), ("origin", "https://blog.app.test")), 403),
     ("sibling says it is us", (("sec-fetch-site", "same-site"), ("origin", ORIGIN)), 403),
     ("plain http twin", (("origin", "http://app.test"),), 403),
@@ -34,9 +38,7 @@ SHAPES: list[tuple[str, Pairs, int]] = [
 
 @pytest.mark.parametrize(("what", "headers", "status"), SHAPES, ids=[row[0] for row in SHAPES])
 @pytest.mark.parametrize("method", ["POST", "PUT", "TRACE", "post", "PROPFIND"])
-def test_nobody_is_logged_in_by_another_site(
-    house: House, what: str, headers: Pairs, status: int, method: str
-) -> None:
+def test_nobody_is_logged_in_by_another_site(house: House, what: str, headers: Pairs, status: int, method: str) -> None:
     """D59 (CSR-08, M4): the attacker's valid credentials; whatever the method's name, and with no cookie in the refusal."""
     ask = Ask(method, "/login" if method == "POST" else "/data?do=login", (*headers, FORM), b"user=mallory")
     answer = house.ask(ask)

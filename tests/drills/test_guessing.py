@@ -102,7 +102,9 @@ def test_every_flipped_bit_of_a_token_makes_it_nobodys(house: House) -> None:
 
     def refused(places: range) -> None:
         flips = [
-            token[:place] + bytes([token[place] ^ 1 << bit]) + token[place + 1 :] for place in places for bit in range(8)
+            token[:place] + bytes([token[place] ^ 1 << bit]) + token[place + 1 :]
+            for place in places
+            for bit in range(8)
         ]
         answers = house.ask_all(map(presenting, flips))
         assert {answer.status for answer in answers} == {401}

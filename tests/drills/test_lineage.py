@@ -215,3 +215,18 @@ def test_a_slow_worker_takes_a_request_of_before_the_renewal_for_no_thief(build:
     assert (answer.status, answer.token) == (200, None)
     assert visitor.get("/data").json == {"late": "1"}
     assert house.events("session_token_reuse") == []
+
+
+def test_no_renewal_and_no_activity_moves_the_absolute_end(house: House, clock: Clock) -> None:
+    """TMO-02, promise 6: a day after the login it is over, however busy it was."""
+    visitor = house.visitor()
+    visitor.login()
+    end = clock.now + 86_400
+    while clock.now < end - 901:
+        renewed(visitor, clock)
+    clock.now = end - 1
+    assert visitor.user == "alice"
+    clock.now = end
+    assert visitor.get("/me").json["why"] == "absolute"
+    clock.wind(-3600)
+    assert visitor.user is None, "what is over stays over"

@@ -49,7 +49,9 @@ class Socket:
         await asyncio.wait_for(self.task, BOUND)
 
 
-def handshake(token: str | None, *headers: tuple[str, str], query: str = "", extensions: bool = False) -> dict[str, Any]:
+def handshake(
+    token: str | None, *headers: tuple[str, str], query: str = "", extensions: bool = False
+) -> dict[str, Any]:
     cookie = () if token is None else (("cookie", f"{COOKIE}={token}"),)
     lines = [(name.encode(), value.encode("latin-1")) for name, value in (("host", HOST), *cookie, *headers)]
     return {

@@ -548,20 +548,29 @@ async def test_a_writer_elsewhere_does_not_stall_the_loop(path: Path, clock: Clo
     assert await store.commit(b"i", [Insert(record=make("h", clock))], durable=False) is None
     record = await store.load("h")
     assert record is not None
-    stalls = []
-    for attempt in range(3):
-        other = locked(path, 0.3)
-        started = time.perf_counter()
-        update = Update(record=replace(record, data=b"x"), was=1 + attempt)
-        task = asyncio.create_task(store.commit(b"u%d" % attempt, [update], durable=False))
-        stalls.append(await longest_stall(task))
-        assert task.result() is None
-        assert time.perf_counter() - started > 0.15
-        other.wait()
-        assert other.stdout is not None
-        other.stdout.close()
-    assert min(stalls) < 0.010, stalls
+    # A busy machine stalls every loop now and then, an idle one too; a store that waited in the loop would add 300 ms.
+    measured = []
+    for attempt in range(10):
+        idle = await longest_stall(asyncio.create_task(asyncio.sleep(0.3)))
+        update = Update(record=replace(record, data=b"x"), was=attempt + 1)
+        stall = await stall_while_locked(store, path, update)
+        measured.append((stall, idle))
+        if stall < max(0.010, min(2 * idle, 0.1)):
+            break
+    else:
+        pytest.fail(f"the loop stalled (and when idle): {measured}")
     await store.close()
+
+
+async def stall_while_locked(store: AsyncSqliteStore, path: Path, update: Update) -> float:
+    with locked(path, 0.3) as other:
+        started = time.perf_counter()
+        task = asyncio.create_task(store.commit(os.urandom(8), [update], durable=False))
+        stall = await longest_stall(task)
+        assert task.result() is None
+        assert time.perf_counter() - started > 0.1
+        other.wait()
+    return stall
 
 
 async def test_a_lock_that_outlives_the_deadline_is_not_applied(path: Path, clock: Clock) -> None:
@@ -583,7 +592,7 @@ async def test_a_lock_that_outlives_the_deadline_is_not_applied(path: Path, cloc
     await store.close()
 
 
-async def test_a_durable_commit_does_not_stall_the_loop(
+async def test_a_durable_commit_runs_in_the_writers_thread(
     path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = AsyncSqliteStore(path, clock=clock)
@@ -597,10 +606,8 @@ async def test_a_durable_commit_does_not_stall_the_loop(
         return inner(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(rows, "commit", slow)
-    task = asyncio.create_task(store.commit(b"e", [End(handle="h", because="logout")], durable=True))
-    stall = await longest_stall(task)
+    assert await store.commit(b"e", [End(handle="h", because="logout")], durable=True) is None
     assert where == {"coatcheck-writer"}
-    assert stall < 0.05
     await store.close()
 
 

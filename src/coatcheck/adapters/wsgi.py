@@ -26,7 +26,7 @@ ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | N
 StartResponse: TypeAlias = Callable[..., Callable[[bytes], object]]
 App: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-_KEY = "coatcheck"
+_KEY = "coatcheck.session"  # a server's or middleware's own variable has a dot in its name (PEP 3333)
 
 
 class Context:
@@ -219,12 +219,15 @@ class Body:
         response = self._response
         try:
             chunk = next(self._chunks, None)
+            while chunk == b"" and not response.started:
+                # nothing may leave before the server knows the status (PEP 3333): an empty chunk waits, too
+                chunk = next(self._chunks, None)
         except Refusal as refusal:
             if response.started:
                 raise
             self._rest = [response.refused(refusal).body]
             return self._last()
-        if response.started or chunk == b"":
+        if response.started:
             if chunk is None:
                 raise StopIteration
             return chunk

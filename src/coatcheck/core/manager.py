@@ -47,7 +47,7 @@ from .model import (
 from .noise import Noise
 from .screen import Screen
 from .session import RESERVED, All, Carry, Session, Visit
-from .settings import Keywords, settings_of
+from .settings import Keywords, is_local, settings_of
 from .settler import Settler
 from .tokens import TokenClass
 
@@ -105,6 +105,11 @@ class SessionManager:
     def excludes(self, path: str) -> bool:
         """Tell whether a path has no sessions."""
         return bool(self._exclude) and path.startswith(self._exclude)
+
+    def loses_cookie(self, request: Request) -> bool:
+        """Tell whether a client is likely to drop our cookie: plain http without a proxy, as test clients speak it."""
+        host = request.header(b"host").decode("latin-1")
+        return request.scheme == "http" and self.settings.cookie.secure and is_local(host)
 
     def screen(self, request: Request) -> Reply | None:
         """Return the answer to a request that is refused whoever sends it: wrong host, or caused by another site."""

@@ -272,14 +272,14 @@ class Session(MutableMapping[str, Any]):
         *,
         methods: tuple[str, ...] = ("pwd",),
         level: int = Level.AAL1,
-        remember: bool = False,
+        remember: bool | None = None,
         carry: Carry | None = None,
     ) -> None:
         """Log a subject in whose proof you have just checked: a new handle and secret, and the old session ends.
 
         The same subject again is a re-authentication or step-up (data stays); another one starts empty; out of an
         anonymous session only the keys that `carry` (or the manager's `carry`) names move.
-        `remember` chooses the longer clocks and a cookie that outlives the browser.
+        `remember` chooses the longer clocks and a cookie that outlives the browser; None: as before for the same subject.
         Raises SettledError when the response has started, Refusal when the request cannot show that it came from us.
         """
         visit = self._before_start("login")
@@ -295,6 +295,8 @@ class Session(MutableMapping[str, Any]):
             visit.data = visit.counter.carried(visit.data, carry)
         elif before != subject:
             visit.data = {}
+        if remember is None:
+            remember = before == subject and visit.record is not None and visit.record.persistent
         visit.typed = None
         visit.renew = None
         visit.login = Login(subject, tuple(methods), int(level), remember, visit.counter.mint())

@@ -64,7 +64,7 @@ class AccountError(Exception):
 class Accounts:
     """The accounts of one SQLite file.
 
-    File and table are created at once; sqlite3.Error or OSError says that they could not be.
+    File and table are created at once; OSError says that they could not be.
     """
 
     def __init__(
@@ -78,8 +78,11 @@ class Accounts:
         self._nobodys = self._hasher.hash(os.urandom(16))
         with suppress(FileExistsError):
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        with self._db() as db:
-            db.execute(_TABLE)
+        try:
+            with self._db() as db:
+                db.execute(_TABLE)
+        except sqlite3.Error as error:
+            raise OSError(str(error)) from error
 
     async def create(self, name: str, password: str) -> str:
         """Create an account and return its name as it is kept, or raise AccountError."""

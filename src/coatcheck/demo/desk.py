@@ -118,8 +118,8 @@ def back_to(path: str, session: Session | None = None, notice: str = "") -> Resp
 async def posted(request: Request, *, needs_session: bool = True) -> FormData:
     """Return the form that was posted; raise StaleFormError unless it carries this session's CSRF token.
 
-    With `needs_session=False` (signing in and out) a browser without a live session may post as well: no session can
-    be ridden there, and `session.login` asks for same-origin evidence by itself.
+    With `needs_session=False` (signing in and out, a new cart) a browser without a live session may post as well: it
+    has none that could be ridden, and `session.login` asks for same-origin evidence by itself.
     """
     form = await request.form(max_files=0, max_fields=16)
     session = session_of(request)

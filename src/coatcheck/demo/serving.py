@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
-import sqlite3
 import threading
 import webbrowser
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import uvicorn
 
@@ -35,7 +36,7 @@ def run(host: str, port: int, folder: Path, *, fast: bool, open_browser: bool) -
     listening = listen(host, port)
     found = int(listening.getsockname()[1])
     name = f"[{host}]" if ":" in host else host
-    store = open_async_store(f"sqlite:///{path}")
+    store = open_async_store(f"sqlite:///{quote(str(path))}")
     app = make_app(
         store,
         accounts=accounts,
@@ -73,7 +74,8 @@ def listen(host: str, port: int) -> socket.socket:
     for number in range(port, min(port + TRIES, 65536)):
         listening = socket.socket(family, socket.SOCK_STREAM)
         try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if os.name == "posix":  # elsewhere it would share a port that is taken
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((address, number))
             listening.listen(128)
             return listening
@@ -97,7 +99,7 @@ def greeting(url: str, path: Path, *, asked: int, found: int, fast: bool) -> str
     silence = (
         f"Wait {idle} seconds and click: the page says why you are out."
         if fast
-        else (f"Leave it alone for {idle // 60} minutes and click (or start again with --fast: one minute).")
+        else f"Leave it alone for {idle // 60} minutes and click (or start again with --fast: one minute)."
     )
     return f"""The Cloakroom is open: {url}{moved}
   sessions and accounts lie in {path}
@@ -113,7 +115,7 @@ Ctrl-C closes it."""
 def _accounts(path: Path) -> Accounts:
     try:
         return Accounts(path)
-    except (OSError, sqlite3.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+    except OSError as error:
+        reason = error.strerror or str(error)
         message = f"cannot write {path} ({reason}); start the demo in a folder of yours, or name one with --folder"
         raise ConfigError(message) from error

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from coatcheck import Level, Session
 from coatcheck.adapters.starlette import exchange_of, session_of
 
-from .desk import back_to, page, posted, text
+from .desk import back_to, over, page, posted, text
 from .goods import GOODS, is_cart, lines_of, total_of, with_count
 
 WELCOME = 10
@@ -38,16 +38,23 @@ async def cart(request: Request) -> Response:
 
 
 async def put(request: Request) -> Response:
-    """Put a good into the cart, or change how many of it there are."""
-    form, session = await posted(request), session_of(request)
+    """Put a good into the cart, or change how many of it there are.
+
+    A browser whose ticket is void begins a new one by it: to log out, and to write after that, is what hands it out.
+    """
+    session, void = session_of(request), over(request)
+    form = await posted(request, needs_session=void is None)
     key, count = text(form, "good"), text(form, "count")
     if key not in GOODS or not (count == "" or (count.isascii() and count.isdigit() and len(count) < 4)):
         return page(request, "missing.html", 404)
+    if void is not None:
+        session.logout()
     before = cart_of(session)
     session["cart"] = with_count(before, key, int(count) if count else before.get(key, 0) + 1)
     if count:
         return back_to("/cart")
-    return back_to("/", session, f"{GOODS[key].name} is in your cart.")
+    notice = f"{GOODS[key].name} is in your cart."
+    return back_to("/", session, f"{void.title}, so this is a new cart. {notice}" if void else notice)
 
 
 async def checkout(request: Request) -> Response:

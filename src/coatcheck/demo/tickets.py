@@ -78,7 +78,14 @@ async def trail(request: Request) -> Response:
     events = await _events(desk, session)
     told = [(event, words.story(event, desk.clocks)) for event in events]
     record = await record_of(request)
-    return page(request, "trail.html", told=told, fields=words.fields(record) if record else [])
+    return page(
+        request,
+        "trail.html",
+        told=told,
+        fields=words.fields(record) if record else [],
+        cookie=desk.manager.cookie.name,
+        here=str(request.url.replace(query="")),
+    )
 
 
 async def _events(desk: Desk, session: Session) -> list[Event]:

@@ -33,7 +33,8 @@ _WHY: Final = {
     "operator": Told("Ended at the counter", "Whoever runs this shop ended your session."),
     "owner": Told(
         "Ended from another device",
-        "Somebody signed in as you ended this session from another browser, on the page “Your sessions”.",
+        "This session was ended in another browser, on the page “Your sessions”. If that was not you, sign in and "
+        "change your password.",
     ),
     "theft": Told(
         "Somebody else had a copy of this ticket",

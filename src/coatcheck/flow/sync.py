@@ -52,6 +52,11 @@ MOST_SKEW, SKEW_SAID = 30.0, 2.0
 """Seconds between our clock and the store's: refused above the first, said above the second."""
 PURGE_ROWS = 100
 
+_LOST = (
+    "set a Secure cookie over http: most clients drop it, so every request is a new visitor; use https "
+    "(test clients: base_url='https://testserver') or allow_insecure_http=True"
+)
+
 
 class Store(Protocol):
     """Where records lie. The whole contract stands in docs/stores.md and is tested by `testing.contract`.
@@ -119,6 +124,7 @@ class Exchange:
         self._make = make
         self._floor: Instant = 0.0
         self._generation: str | None = None
+        self._told = False
         self._epochs_at = self._epochs_tried = float("-inf")
         if log_events not in store.listeners:
             store.listeners.append(log_events)
@@ -161,6 +167,9 @@ class Exchange:
             if visit.dropped:
                 logger.info("session data of %r was %s", visit.request.path, visit.dropped)
         outcome = visit.outcome
+        if outcome.cookies and not self._told and self.manager.loses_cookie(visit.request):
+            self._told = True
+            logger.warning(_LOST)
         return dress(headers, outcome) if outcome.reply is None else outcome.reply
 
     def abandon(self, session: Session) -> None:

@@ -8,6 +8,7 @@ sqlite:///sessions.db?synchronous=full
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -35,6 +36,12 @@ def open_store(url: str) -> MemoryStore | SqliteStore:
 def open_async_store(url: str) -> AsyncMemoryStore | AsyncSqliteStore:
     """Return the awaited store that a URL names; nothing is opened before its first use."""
     return open_store(url).as_async()
+
+
+def file_of(url: str) -> Path | None:
+    """Return the file that a URL names, or None: this store is in none."""
+    scheme, path, _ = _parsed(url)
+    return Path(path) if scheme == "sqlite" else None
 
 
 def _parsed(url: str) -> tuple[str, str, Literal["normal", "full"]]:

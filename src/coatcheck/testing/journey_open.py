@@ -140,7 +140,8 @@ class OpenRows:
         flight = browser.start("GET", "/sse")
         flight.pending.chunk()
         flight.pending.disconnect()
-        assert flight.wait().error is None
+        error = flight.wait().error
+        assert error is None or "Disconnect" in type(error).__name__  # what Starlette tells a server that asks for it
         assert browser.get("/me").status == 200
 
     @needs("socket")

@@ -26,7 +26,7 @@ VECTORS: list[tuple[str, str, dict[str, Any], dict[str, Any], int]] = [
     ("another site, PUT", "PUT", {"site": "cross-site"}, {}, 403),
     ("another site, PATCH", "PATCH", {"site": "cross-site"}, {}, 403),
     ("another site, DELETE", "DELETE", {"site": "cross-site"}, {}, 403),
-    ("another site, an unknown method", "BREW", {"site": "cross-site"}, {}, 403),
+    ("another site, an unknown method", "TRACE", {"site": "cross-site"}, {}, 403),
     ("another site, reading", "GET", {"site": "cross-site"}, {}, 200),
     ("an older browser of ours", "POST", {"site": None, "origin": OURS}, {}, 200),
     ("an older browser elsewhere", "POST", {"site": None, "origin": EVIL}, {}, 403),

@@ -221,9 +221,10 @@ class _Round:
         self._warned = False
 
     def go(self, file: File, here: Here, stopped: threading.Event) -> None:
-        if file.commits != self._commits:
-            self._commits = file.commits
-            self._checkpoint(file, here)
+        commits = file.commits
+        if commits != self._commits and self._checkpoint(file, here):
+            # The beat was one more; what others committed meanwhile is for the next round.
+            self._commits = commits + 1
         if time.monotonic() >= self._purge_at:
             self._purge_at = time.monotonic() + _jittered(PURGE_EVERY)
             self._purge(file, here, stopped)
@@ -236,7 +237,8 @@ class _Round:
             if stopped.wait(_jittered(PAUSE)):
                 return
 
-    def _checkpoint(self, file: File, here: Here) -> None:
+    def _checkpoint(self, file: File, here: Here) -> bool:
+        """Tell whether the whole log was moved; if a reader was in the way, the next round tries again."""
         with file.errors:
             link = file.take(here)
             try:
@@ -249,7 +251,7 @@ class _Round:
         if done:
             # The next writer starts the log anew and waits for the disk: better us than a request.
             in_turn(file, here, rows.beat, COMMIT_DEADLINE)
-            self._commits += 1
+        return done
 
     def _warn(self, path: str) -> None:
         size = _size(path + "-wal")
