@@ -112,7 +112,7 @@ def begun(store: Any, act: str) -> tuple[str, str]:
     assert not isinstance(session, Reply)
     session["cart"] = [7]
     made = manager.settle(session, 200, ())
-    store.commit(b"0" * 16, made.changes, False)
+    store.commit(b"0" * 16, made.changes, durable=False)
     name, _, value = made.cookies[0].partition(b";")[0].partition(b"=")
     return name.decode(), value.decode()
 

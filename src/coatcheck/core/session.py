@@ -279,7 +279,7 @@ class Session(MutableMapping[str, Any]):
 
         The same subject again is a re-authentication or step-up (data stays); another one starts empty; out of an
         anonymous session only the keys that `carry` (or the manager's `carry`) names move.
-        `remember` chooses the longer clocks and a cookie that outlives the browser; None: as before for the same subject.
+        `remember`: the longer clocks, and a cookie that outlives the browser; None: as it was, for the same subject.
         Raises SettledError when the response has started, Refusal when the request cannot show that it came from us.
         """
         visit = self._before_start("login")
