@@ -33,7 +33,7 @@ ENTERS = {
     "demo": {"", "adapters", "core", "flow", "stores"},
 }
 
-# The floors inside the core, from the ground up. A file uses lower floors only ...
+# The floors inside the core, from the ground up. A file uses lower floors only.
 FLOORS = (
     {"errors"},
     {"model"},
@@ -43,8 +43,6 @@ FLOORS = (
     {"screen", "settler"},
     {"manager"},
 )
-# ... but for these, which need a neighbour's type alias (Entropy).
-NEIGHBOURS = {("csrf", "tokens"), ("keyring", "tokens")}
 
 # Stores do not know each other; these know them all. `sql`, statements without a driver, is known to any.
 DOORS = {"__init__", "faces", "urls"}
@@ -138,7 +136,7 @@ def _inside(file: str, module: str, name: str) -> Iterator[str]:
             yield f"{room or 'coatcheck/__init__'} does not import {target[0] or 'the public names'}"
     elif room == "core" and len(target) > 1:
         own = PurePosixPath(file).stem
-        if own != "__init__" and _floor(target[1]) >= _floor(own) and (own, target[1]) not in NEIGHBOURS:
+        if own != "__init__" and _floor(target[1]) >= _floor(own):
             yield f"core/{own} does not know core/{target[1]}: imports point to lower floors"
     elif room == "stores" and len(target) > 1:
         own = PurePosixPath(PurePosixPath(file).parts[1]).stem

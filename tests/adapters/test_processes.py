@@ -1,4 +1,4 @@
-"""Real servers of two processes over one SQLite file: what one process does, the other knows at once (rows 39 and 29)."""
+"""Real servers of two processes over one SQLite file: what one does, the other knows at once (rows 29, 39 and 43)."""
 
 import os
 import re

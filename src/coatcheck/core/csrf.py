@@ -17,8 +17,7 @@ from ipaddress import IPv6Address
 from urllib.parse import urlsplit
 
 from .errors import ConfigError
-from .model import Request
-from .tokens import Entropy
+from .model import Entropy, Request
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 

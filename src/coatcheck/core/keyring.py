@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from .errors import ConfigError
-from .tokens import Entropy
+from .model import Entropy
 
 State = Literal["pending", "active", "expired", "revoked"]
 

@@ -5,7 +5,7 @@ Times are `Instant`s: seconds since 1970-01-01 UTC, as floats. Durations are sec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, Literal, TypeAlias
 
@@ -13,6 +13,7 @@ import msgspec
 
 Instant: TypeAlias = float
 Handle: TypeAlias = str
+Entropy: TypeAlias = Callable[[int], bytes]
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 Because: TypeAlias = Literal[

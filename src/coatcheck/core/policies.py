@@ -94,8 +94,8 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:
                 continue
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
-            if not number or value < 0 or (value == 0 and name != "grace"):
+            number = value if isinstance(value, int | float) and not isinstance(value, bool) else -1.0
+            if not isfinite(number) or number < 0 or (number == 0 and name != "grace"):
                 also = ", or None" if name in _OPTIONAL else ""
                 found.append(f"{name} must be a number of seconds above 0 or a timedelta{also} (found {value!r:.40})")
         why: object = self.why

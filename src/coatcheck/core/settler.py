@@ -17,6 +17,7 @@ from .model import (
     Client,
     End,
     EndOthers,
+    Entropy,
     Headers,
     Insert,
     Instant,
@@ -32,7 +33,7 @@ from .model import (
 from .policies import Timeouts
 from .session import Visit
 from .settings import Settings
-from .tokens import Entropy, TokenClass
+from .tokens import TokenClass
 
 _SKIP_RENEWAL = frozenset({204, 206, 304})
 _THEFT = (TokenClass.STRAGGLER, TokenClass.LATE, TokenClass.STALE)
@@ -256,9 +257,11 @@ class Settler:
         if self._renewal_due(visit, record, now):
             return self._settle_renewal(visit, record, replace(changed, data=data), now)
         cookies = self._handed_again(visit, record, now) if visit.standing == TokenClass.FORMER_OPEN else ()
-        # ending others rides on a primary change: a session that ended meanwhile ends nobody
-        if (data is not visit.base and data != visit.base) or changed is not record or visit.end_others:
-            outcome = self._updated(visit, changed, data)
+        wrote = (data is not visit.base and data != visit.base) or changed is not record
+        # two things ride on a primary change, even where nothing was written: a session that ended meanwhile ends
+        # nobody, and a successor that was seen meanwhile, or whose session ended, is not handed out again
+        if wrote or visit.end_others or cookies:
+            outcome = replace(self._updated(visit, changed, data), required=wrote)
         else:
             outcome = self._settle_read(visit)
         if visit.end_others and record.subject is not None:

@@ -13,13 +13,10 @@ from __future__ import annotations
 import hmac
 import re
 from binascii import b2a_base64
-from collections.abc import Callable
 from enum import IntEnum
 from hashlib import sha256
 
-from .model import Instant, Record, Ticket
-
-Entropy = Callable[[int], bytes]
+from .model import Entropy, Instant, Record, Ticket
 
 SKEW = 5.0
 """Seconds by which the clocks of two of our processes may differ before a grace is judged too short."""

@@ -59,8 +59,10 @@ class Link:
             self.full = full
 
     def __del__(self) -> None:
-        """Close with the thread (or the store) that it served."""
+        """Close with the thread (or the store) that it served; busy until that is done, so that a fork waits for it."""
+        self.busy = True
         self.db.close()
+        self.busy = False
 
 
 class Here(threading.local):

@@ -63,17 +63,17 @@ _FORGET_EVENTS: Final = _text(sql.FORGET_EVENTS)
 
 _BEAT: Final = _text("update {p}meta set value = value + 1 where name = 'beat'")
 _SWAP: Final = _text(
-    "update {p}sessions set authenticated_at = ?1, seen_at = max(seen_at, ?2), idle_for = ?3, expires_at = ?4, "
-    "used_at = case when turn_proof is ?6 and used_at is not null then min(used_at, ifnull(?5, used_at)) else ?5 end, "
-    "nonce = case when turn_proof is ?6 and used_at is not null then null else ?7 end, "
-    "turn_proof = ?6, data = ?8, version = version + 1, by_commit = ?9, details = ?10 "
-    "where handle = ?11 and version = ?12 and ended_at is null and realm = ?13 and subject is ?14 and due_at <= ?15 "
-    "and by_commit <> ?9"
+    "update {p}sessions set authenticated_at = ?, seen_at = max(seen_at, ?), idle_for = ?, expires_at = ?, "
+    "used_at = case when turn_proof is ? and used_at is not null then min(used_at, ifnull(?, used_at)) else ? end, "
+    "nonce = case when turn_proof is ? and used_at is not null then null else ? end, "
+    "turn_proof = ?, data = ?, version = version + 1, by_commit = ?, details = ? "
+    "where handle = ? and version = ? and ended_at is null and realm = ? and subject is ? and due_at <= ? "
+    "and by_commit <> ?"
 )
-_TOUCH: Final = _text("update {p}sessions set seen_at = ?2 where handle = ?1 and ended_at is null and seen_at < ?2")
+_TOUCH: Final = _text("update {p}sessions set seen_at = ? where handle = ? and ended_at is null and seen_at < ?")
 _FIRST_SIGHT: Final = _text(
-    "update {p}sessions set seen_at = max(seen_at, ?2), used_at = ?2, nonce = null, version = version + 1 "
-    "where handle = ?1 and ended_at is null and turn_proof = ?3 and used_at is null"
+    "update {p}sessions set seen_at = max(seen_at, ?), used_at = ?, nonce = null, version = version + 1 "
+    "where handle = ? and ended_at is null and turn_proof = ? and used_at is null"
 )
 _RAISE_EPOCH: Final = _text(
     "insert into {p}subjects (realm, subject, epoch) values (?, ?, ?) "
@@ -255,9 +255,12 @@ class _Rows:
             seen_at,
             record.idle_for,
             record.expires_at,
+            record.turn_proof,
+            record.used_at,
             record.used_at,
             record.turn_proof,
             record.nonce,
+            record.turn_proof,
             record.data,
             commit_id,
             sql.details_of(record),
@@ -266,16 +269,17 @@ class _Rows:
             record.realm,
             record.subject,
             deadline,
+            commit_id,
         )
         return self.execute(_SWAP, values).rowcount == 1
 
     def touch(self, change: Touch, now: Instant) -> bool:
         seen_at = min(change.seen_at, now + ledger.MAX_SKEW)
         if change.turn_proof is not None:
-            values = (change.handle, seen_at, change.turn_proof)
+            values = (seen_at, seen_at, change.handle, change.turn_proof)
             if self.execute(_FIRST_SIGHT, values).rowcount == 1:
                 return True
-        return self.execute(_TOUCH, (change.handle, seen_at)).rowcount == 1
+        return self.execute(_TOUCH, (seen_at, change.handle, seen_at)).rowcount == 1
 
     def unended(self, realm: str, subject: str) -> list[Record]:
         return [sql.record_of(row) for row in self.execute(_UNENDED, (realm, subject)).fetchall()]
