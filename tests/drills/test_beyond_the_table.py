@@ -39,7 +39,7 @@ ELSEWHERE = [
 
 @pytest.mark.parametrize("path", ELSEWHERE)
 def test_the_way_back_from_a_login_leads_to_our_own_pages(build: Build, path: str) -> None:
-    """`next` is followed by applications as it is: browsers drop tabs and line breaks and read a backslash as a slash."""
+    """`next` is followed as it is: browsers drop tabs and line breaks, and read a backslash as a slash."""
     house = build(login_url="/login")
     answer = house.ask(Ask("GET", f"{path_of(path)}?do=read&then=refuse&q=%0d%0aSet-Cookie:x=1", HTML))
     assert answer.status in (303, 404)

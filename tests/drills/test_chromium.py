@@ -1,11 +1,11 @@
-"""Attacks by web pages, in a real Chromium: two sites and a sibling host, over TLS on this machine (D14, D15, D18, D59).
+"""Attacks by web pages, in a real Chromium: two sites and a sibling host, over TLS (D14, D15, D18, D59).
 
-The names end in `.test` and all resolve to 127.0.0.1; the certificate is made for one run, and Chromium is told its key.
+The names end in `.test` and resolve to 127.0.0.1; the certificate is made for one run, Chromium is told its key.
 A server of each kind (uvicorn, wsgiref) tells the hosts apart, so that "another site" is what it is on the web.
 """
 
 import base64
-import datetime
+import datetime as dt
 import hashlib
 import json
 import socket
@@ -114,7 +114,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     folder = tmp_path_factory.mktemp("tls")
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, VICTIM)])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     hosts = [x509.DNSName(host) for host in (VICTIM, SIBLING, REPORTING, STRICT, EVIL)]
     made = (
         x509.CertificateBuilder()
@@ -122,8 +122,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
         .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
         .sign(key, SHA256())
     )
@@ -248,7 +248,7 @@ TARGETS = ("/login?", "/data?do=write", "/nothing?do=write", "/form?")
 
 @pytest.mark.parametrize("host", [VICTIM, REPORTING])
 def test_no_page_of_another_site_wipes_or_replaces_a_login(context: BrowserContext, town: Town, host: str) -> None:
-    """D14, D59 (H3): afterwards /me is still logged in, and no answer had a session cookie; where the check only reports, too.
+    """D14, D59 (H3): afterwards /me is still logged in, and no answer had a session cookie; with `csrf="report"`, too.
 
     A login that another site posts is let in there, though: that is what "report" means, and why it is not the default.
     """
@@ -337,7 +337,7 @@ TOSSED = [
 def test_a_cookie_tossed_by_a_sibling_host_is_ignored(
     browser: Browser, context: BrowserContext, town: Town, has_session: bool
 ) -> None:
-    """D18 (H11): the owner's session works, and who has none is not logged into the attacker's; one after the other, they pile up."""
+    """D18 (H11): the owner's session works, and who has none is not logged into the attacker's; they pile up."""
     attacker = browser.new_context()
     logged_in(attacker, town, VICTIM, "mallory")
     (stolen,) = (cookie["value"] for cookie in attacker.cookies() if cookie["name"] == COOKIE)

@@ -39,7 +39,7 @@ SHAPES: list[tuple[str, Pairs, int]] = [
 @pytest.mark.parametrize(("what", "headers", "status"), SHAPES, ids=[row[0] for row in SHAPES])
 @pytest.mark.parametrize("method", ["POST", "PUT", "TRACE", "post", "PROPFIND"])
 def test_nobody_is_logged_in_by_another_site(house: House, what: str, headers: Pairs, status: int, method: str) -> None:
-    """D59 (CSR-08, M4): the attacker's valid credentials; whatever the method's name, and with no cookie in the refusal."""
+    """D59 (CSR-08, M4): with the attacker's valid credentials, whatever the method; no cookie in the refusal."""
     ask = Ask(method, "/login" if method == "POST" else "/data?do=login", (*headers, FORM), b"user=mallory")
     answer = house.ask(ask)
     if status == 403:

@@ -17,7 +17,7 @@ from .conftest import Build
 from .house import COOKIE, OURS, Ask, House
 
 FULL = os.environ.get("COATCHECK_DRILLS") == "full"
-FLOOD = 1_000_000 if FULL else 20_000
+FLOOD = 1_000_000 if FULL else 12_000
 THROUGH_THE_DOOR = 20_000 if FULL else 1_500
 MOST_KIB = 1024
 

@@ -1,4 +1,4 @@
-"""Whoever does not hold the whole token holds nothing: D01, D02, D03, D11, and what servers may be fed instead (TOK-06)."""
+"""Whoever does not hold the whole token holds nothing (D01, D02, D03, D11; TOK-01, TOK-05, TOK-06, TOK-08)."""
 
 import gc
 import os

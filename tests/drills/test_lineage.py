@@ -1,4 +1,4 @@
-"""Old turns: honoured while an honest browser can still hold them, evidence afterwards (D04-D08, D13; TOK-13 to TOK-15)."""
+"""Old turns: honoured while an honest browser can still hold them, then evidence (D04-D08, D13; TOK-13, -14, -15)."""
 
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,7 @@ def test_the_boundaries_of_a_grace_hold_between_nodes_whose_clocks_differ(
 
 
 def test_a_second_process_honours_what_the_first_renewed_at_once(tmp_path: Path, clock: Clock) -> None:
-    """D13, D08 (H8): whatever the first process has just written counts in the second, and no step in between is theft."""
+    """D13, D08 (H8): what the first process has just written counts in the second; no step in between is theft."""
     file = tmp_path / "sessions.db"
     store = SqliteStore(file, clock=clock)
     house = House("wsgi", store, clock)

@@ -98,6 +98,26 @@ def test_a_slow_renewal_is_overtaken_by_a_login_and_hands_out_nothing(house: Hou
     assert "x" not in visitor.get("/data").json
 
 
+def test_a_renewal_committed_before_a_login_and_delivered_after_it_costs_one_more_login(
+    house: House, clock: Clock
+) -> None:
+    """D17, its other order and the limit of what a cookie can do (2.6, bounds): nothing is deleted, ended or called theft.
+
+    The old token is dead at the login (TOK-04), so the jar that it overwrote is a stranger's; the login itself lives on.
+    """
+    visitor = house.visitor()
+    visitor.login()
+    clock.wind(RENEW)
+    late = house.ask(visitor.prepare("GET", "/me"))
+    login = visitor.login()
+    visitor.keep(late)
+    answer = visitor.get("/me")
+    assert (answer.status, answer.token) == (401, None)
+    assert house.visitor(login).user == "alice"
+    assert [event.detail["expected"] for event in house.events("session_use_after_expire")] == [True]
+    assert house.events("session_token_reuse") == []
+
+
 @pytest.mark.parametrize("user", ["alice", "bob"])
 def test_a_login_that_races_a_renewal_wins_whichever_commits_first(house: House, clock: Clock, user: str) -> None:
     """Beyond D17: both have loaded the same record; afterwards one session lives, and it is the login's."""

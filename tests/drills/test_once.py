@@ -1,10 +1,12 @@
 """What may happen once happens once, whatever is sent at the same moment (D21, D22; H13)."""
 
 import json
+from contextlib import suppress
 
 import pytest
 
 from coatcheck.testing.clock import Clock
+from coatcheck.testing.probe import ProbeError
 
 from .conftest import Build
 from .house import House
@@ -39,10 +41,8 @@ def test_a_wrong_guess_is_counted_whatever_becomes_of_its_answer(house: House, s
     visitor.login()
     counts = []
     for _ in range(100):
-        try:
+        with suppress(ProbeError):  # a server would turn it into a 500
             visitor.post(f"/bump?key=wrong&{spoil}")
-        except Exception as error:  # noqa: BLE001 - the probe's own, which a server would turn into a 500
-            assert type(error).__name__ == "ProbeError"
         counts.append(visitor.get("/data").json["wrong"])
     assert counts == list(range(1, 101))
     assert counts[TRIES] > TRIES, "locked"

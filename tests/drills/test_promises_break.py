@@ -1,7 +1,7 @@
 """Each of the ten promises fails when it is broken on purpose: so the checks that speak for them do watch.
 
-A row names a promise (docs/design.md, section 5), the line that is broken, and the check of the contract, the journey or
-the drills that must notice. Each check is run twice: on the house as it is it passes, on the broken one it fails.
+A row names a promise (docs/design.md, section 5), the line that is broken, and the check of the contract, the journey
+or the drills that must notice. Each check is run twice: on the house as it is it passes, on the broken one it fails.
 """
 
 import importlib
@@ -179,7 +179,8 @@ ROWS = [
         "drill: a_login_that_races_a_logout_revives_nothing"),
     Row(2, "an Update does not compare versions", "coatcheck.core.ledger._update", _forget_versions,
         "contract: of_two_updates_of_one_version_one_wins"),
-    Row(2, "a conflict is won by overwriting", "coatcheck.core.records.merged", instead(lambda base, mine, *_, **__: mine),
+    Row(2, "a conflict is won by overwriting", "coatcheck.core.records.merged",
+        instead(lambda base, mine, *_, **__: mine),
         "journey: two_tabs_that_change_different_keys_both_win"),
     Row(2, "a grant is taken from memory only", "coatcheck.core.manager.SessionManager.edit", instead(_edit_unstored),
         "drill: of_fifty_parallel_requests_one_gets_the_grant", {"two_nodes": False}),
@@ -194,7 +195,8 @@ ROWS = [
     Row(4, "all that was planted moves into the login", "coatcheck.core.manager.SessionManager.carried",
         instead(lambda self, data, carry: dict(data)),
         "drill: what_a_planted_session_holds_moves_only_by_name", {"carry": (), "moved": set()}),
-    Row(4, "a former turn is honoured for ever", "coatcheck.core.tokens._former", instead(lambda *_: TokenClass.FORMER_GRACE),
+    Row(4, "a former turn is honoured for ever", "coatcheck.core.tokens._former",
+        instead(lambda *_: TokenClass.FORMER_GRACE),
         "drill: an_owner_who_is_refused_and_logs_in_takes_the_thief_down"),
     Row(4, "a former turn has no grace", "coatcheck.core.tokens._former", instead(lambda *_: TokenClass.LATE),
         "journey: a_renewal_hands_out_a_new_secret_and_the_old_one_works_for_a_while"),

@@ -1,4 +1,4 @@
-"""No part of a token stands anywhere but in the cookie: no log, no traceback, no repr, no store (LOG-04, TOK-09, L7, D45)."""
+"""No part of a token stands anywhere but in the cookie: no log, traceback, repr or store (LOG-04, TOK-09, L7, D45)."""
 
 import base64
 import logging
@@ -175,7 +175,7 @@ def test_no_log_line_of_a_whole_life_holds_a_secret(build: Build, clock: Clock, 
 
 
 def test_no_stored_byte_is_a_secret(build: Build, store: Any, clock: Clock, tmp_path: Path) -> None:
-    """TOK-09, P1: every record, index and event of memory; every byte of the SQLite file, its log and its index of it."""
+    """TOK-09, P1: every record, index and event of memory; every byte of the SQLite file and its write-ahead log."""
     house = build(timeouts="nist-aal2")
     secrets = a_whole_life(house, clock)
     assert secrets.found_in(house.control.dump()) == set()
@@ -200,7 +200,7 @@ def builtins_of(value: Any) -> Any:
 
 
 def test_nothing_that_is_stored_opens_a_session(build: Build, store: Any, clock: Clock) -> None:
-    """D45 (TOK-09): every stored value as cookie, as family, as turn; raw, in hex and in base64; on a live session's handle."""
+    """D45 (TOK-09): every stored value as cookie, family and turn; raw, in hex, in base64; on a live handle."""
     house = build(on_theft="note")
     ann = house.visitor()
     ann.login("ann")

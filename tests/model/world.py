@@ -273,7 +273,7 @@ class World:
     def _rebased(self, state: State, flight: Flight, visit: Visit, conflict: Conflict, said: str) -> Iterator[Step]:
         outcome = self.manager.rebase(Session(visit), conflict)
         said = f"{said}: conflict ({conflict.why})"
-        if outcome.changes:
+        if any(not isinstance(change, Touch) for change in outcome.changes):  # activity alone changes nothing here
             yield said, _more(state, flight._replace(phase=AGAIN, visit=visit, outcome=outcome))
         else:
             yield said, self._answered(state, flight, visit, outcome)
@@ -561,8 +561,11 @@ def _said(outcome: Outcome) -> str:
 # One state, one key.
 
 
-def key_of(state: State) -> tuple[Any, Any]:
-    """Return what tells a state of the store apart, and all the rest; equal keys behave alike for ever."""
+def key_of(state: State, *, timed: bool) -> tuple[Any, Any]:
+    """Return what tells a state of the store apart, and all the rest; equal keys behave alike for ever.
+
+    `timed`: how long something is under way matters in itself, since the assumption speaks of it.
+    """
     now = state.now
     proofs = {token.proof: index for index, token in enumerate(state.tokens)}
     handles: dict[str, int] = {}
@@ -578,8 +581,8 @@ def key_of(state: State) -> tuple[Any, Any]:
     )
     rest = (
         state.jar,
-        sorted(_flight_key(state, flight, proofs, handles) for flight in state.flights),
-        sorted((token, _age(now, arrived)) for token, arrived in state.answers),
+        sorted(_flight_key(state, flight, proofs, handles, timed) for flight in state.flights),
+        sorted((token, timed and _age(now, arrived)) for token, arrived in state.answers),
     )
     return store, rest
 
@@ -603,13 +606,16 @@ def _record_key(record: Record, now: float, proofs: dict[bytes, int], handles: d
     )
 
 
-def _flight_key(state: State, flight: Flight, proofs: dict[bytes, int], handles: dict[str, int]) -> Any:
+def _flight_key(
+    state: State, flight: Flight, proofs: dict[bytes, int], handles: dict[str, int], timed: bool
+) -> Any:
     now = state.now
     visit, outcome = flight.visit, flight.outcome
     if visit is None:
-        return (flight.phase, flight.thief, flight.act, flight.token, _age(now, flight.sent))
-    # the clock at arrival carries the skew, and so does what the request writes
-    key = (flight.phase, flight.thief, flight.act, flight.token, _age(now, flight.arrived), flight.skew)
+        return (flight.phase, flight.thief, flight.act, flight.token, timed and _age(now, flight.sent))
+    # a first sight writes the time of arrival, and a login claims it
+    age = (timed or flight.phase == URGENT or flight.act == "step_up") and _age(now, flight.arrived)
+    key = (flight.phase, flight.thief, flight.act, flight.token, age, flight.skew)
     if visit.record is None:
         return (*key, 0, int(visit.presented_as))
     record = visit.record
@@ -619,7 +625,9 @@ def _flight_key(state: State, flight: Flight, proofs: dict[bytes, int], handles:
         *key,
         1,
         int(visit.standing),
-        stored.version - record.version,
+        min(1, stored.version - record.version),  # the store only counts up: a version that is past stays past
+        record.used_at is not None and visit.arrived >= record.used_at + RENEW,
+        visit.arrived >= record.handed_at + RENEW,
         believed,
         visit.base == record.data,
         tuple(sorted(visit.data.items())),
@@ -648,21 +656,29 @@ class Walk(NamedTuple):
     asked: Counter[str]
 
 
-def walk(rules: Rules, most: int = 10_000_000) -> Walk:
-    """Visit every state that the rules allow, breadth first; raise Broken, with the shortest way there."""
+def walk(rules: Rules, most: int = 10_000_000, doubt: int = 0) -> Walk:
+    """Visit every state that the rules allow, breadth first; raise Broken, with the shortest way there.
+
+    `doubt`: of so many states that look like an earlier one, ask of one whether it also behaves like it.
+    """
     world = World(rules)
     first = world.first()
     origins: dict[bytes, tuple[bytes, str]] = {}
     stores: set[bytes] = set()
     waiting: deque[tuple[bytes, State]] = deque()
+    kept: dict[bytes, State] = {}
     steps = 0
 
     def visit(state: State, origin: bytes, said: str) -> None:
-        store, rest = key_of(state)
+        store, rest = key_of(state, timed=rules.assume)
         inner = marshal.dumps(store, 2)
         digest = blake2b(inner + marshal.dumps(rest, 2), digest_size=12).digest()
         if digest in origins:
+            if doubt and steps % doubt == 0 and digest in kept:
+                _same(world, kept[digest], state)
             return
+        if doubt:
+            kept[digest] = state
         origins[digest] = (origin, said)
         waiting.append((digest, state))
         if inner not in stores:
@@ -684,6 +700,15 @@ def walk(rules: Rules, most: int = 10_000_000) -> Walk:
             broken.trace = broken.trace or _trace(origins, digest)
             raise
     return Walk(len(origins), len(stores), steps, world.asked)
+
+
+def _same(world: World, one: State, other: State) -> None:
+    """Raise Broken if two states with one key can do different things."""
+    timed = world.rules.assume
+    found = [{repr(key_of(after, timed=timed)) for _, after in world.steps(state)} for state in (one, other)]
+    if found[0] != found[1]:
+        what = f"two states of one key part: {sorted(found[0] ^ found[1])[:2]}"
+        raise Broken("one key", what)
 
 
 def _trace(origins: dict[bytes, tuple[bytes, str]], digest: bytes) -> list[str]:

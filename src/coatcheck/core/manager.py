@@ -362,19 +362,16 @@ class SessionManager:
         visit = session.visit
         for change in outcome.changes:
             if isinstance(change, Update):
-                visit.record = replace(change.record, version=change.was + 1)
-                visit.base = change.record.data
+                visit.record, visit.base = change.record, change.record.data
             elif isinstance(change, Insert | Replace):
-                visit.ticket = self._csrf_ticket(visit)
-                visit.standing = TokenClass.CURRENT
-                visit.record = change.record
-                visit.base = change.record.data
+                visit.ticket, visit.standing = self._csrf_ticket(visit), TokenClass.CURRENT
+                visit.record, visit.base = change.record, change.record.data
                 visit.level = change.record.level
             elif isinstance(change, End) and visit.logout and visit.login is None:
                 visit.record = visit.presented = visit.ticket = None
                 visit.base, visit.level = b"", int(Level.ANONYMOUS)
         visit.login = visit.renew = None
-        visit.logout = ""
+        visit.logout = visit.end_others = ""
         visit.wrote = False
 
     def edit(self, session: Session, change: Callable[[dict[str, Any]], V]) -> tuple[V, Update | None]:
@@ -388,14 +385,13 @@ class SessionManager:
         data = codec.encode(stored)
         if data == record.data:
             return value, None
-        return value, Update(record=replace(record, data=data), was=record.version)
+        return value, Update(record=replace(record, data=data, version=record.version + 1), was=record.version)
 
     def edited(self, session: Session, change: Callable[[dict[str, Any]], Any], update: Update) -> None:
         """Take note that an edit is stored: the handler's own data follows, its other changes stay unsaved."""
         visit = session.visit
         change(visit.data)
-        visit.record = replace(update.record, version=update.was + 1)
-        visit.base = update.record.data
+        visit.record, visit.base = update.record, update.record.data
 
     def overtaken(self, session: Session, conflict: Conflict) -> bool:
         """Take in what is stored now; return whether the session still lives."""

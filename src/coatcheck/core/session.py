@@ -52,93 +52,60 @@ class Lasting(msgspec.Struct, frozen=True):
     browser_only: bool | None = None
 
 
-class Visit:
+class Visit(msgspec.Struct, eq=False):
     """One session during one exchange: what came in, what the handler asked for, what is still to be committed.
 
     It is the manager's and the flow's; handlers have no business here.
     """
 
-    __slots__ = (
-        "arrived",
-        "bare",
-        "base",
-        "consulted",
-        "counter",
-        "data",
-        "dropped",
-        "due",
-        "end_others",
-        "ended_because",
-        "headers",
-        "kept",
-        "lasting",
-        "level",
-        "login",
-        "logout",
-        "notes",
-        "origin_proved",
-        "outcome",
-        "planned",
-        "presented",
-        "presented_as",
-        "record",
-        "renew",
-        "request",
-        "standing",
-        "status",
-        "step_up",
-        "ticket",
-        "typed",
-        "urgent",
-        "urgent_required",
-        "wanted",
-        "wrote",
-    )
+    counter: Counter
+    request: Request
+    arrived: Instant
 
-    def __init__(self, counter: Counter, request: Request, arrived: Instant) -> None:
-        """Begin with nothing known."""
-        self.counter = counter
-        self.request = request
-        self.arrived = arrived
-        # what came in
-        self.record: Record | None = None  # believed: its ticket is good and the session is live
-        self.ticket: Ticket | None = None
-        self.standing = 0  # its tokens.TokenClass
-        self.presented: Record | None = None  # the family of this record was proved, whatever became of it
-        self.presented_as = 0
-        self.bare = False  # no cookie of ours came: an anonymous session may be handed out
-        self.level: int = 0
-        self.step_up = False
-        self.due = False  # a policy wants the secret renewed
-        self.origin_proved = True
-        self.ended_because: str | None = None
-        self.base = b""
-        self.data: dict[str, Any] = {}
-        # what the handler asked for
-        self.consulted = False
-        self.wrote = False  # a key was set or deleted; nested changes do not show here
-        self.login: Login | None = None
-        self.logout: Literal["", "here", "everywhere"] = ""
-        self.renew: Ticket | None = None
-        self.end_others = ""
-        self.wanted = False
-        self.planned: Ticket | None = None
-        self.lasting: Lasting | None = None
-        self.kept = False
-        self.typed: Typed[Any] | None = None
-        # what is to be committed before the handler runs
-        self.urgent: tuple[Change, ...] = ()
-        self.urgent_required = False
-        self.notes: tuple[tuple[bytes, Event], ...] = ()
-        # what was settled
-        self.status = 0
-        self.headers: Headers = ()
-        self.dropped = ""
-        self.outcome: Outcome | None = None
+    # what came in
+    record: Record | None = None  # believed: its ticket is good and the session is live
+    ticket: Ticket | None = None
+    standing: int = 0  # its tokens.TokenClass
+    presented: Record | None = None  # the family of this record was proved, whatever became of it
+    presented_as: int = 0
+    bare: bool = False  # no cookie of ours came: an anonymous session may be handed out
+    level: int = 0
+    step_up: bool = False
+    due: bool = False  # a policy wants the secret renewed
+    origin_proved: bool = True
+    ended_because: str | None = None
+    base: bytes = b""
+    data: dict[str, Any] = {}  # a Struct makes a new one for each visit
+
+    # what the handler asked for
+    consulted: bool = False
+    wrote: bool = False  # a key was set or deleted; nested changes do not show here
+    login: Login | None = None
+    logout: Literal["", "here", "everywhere"] = ""
+    renew: Ticket | None = None
+    end_others: str = ""
+    wanted: bool = False
+    planned: Ticket | None = None
+    lasting: Lasting | None = None
+    kept: bool = False
+    typed: Typed[Any] | None = None
+
+    # what is to be committed before the handler runs
+    urgent: tuple[Change, ...] = ()
+    urgent_required: bool = False
+    notes: tuple[tuple[bytes, Event], ...] = ()
+
+    # what was settled
+    status: int = 0
+    headers: Headers = ()
+    dropped: str = ""
+    outcome: Outcome | None = None
 
     def __repr__(self) -> str:
         """Show no secret."""
         return f"<Visit of {self.record!r}>"
+
+    __str__ = __repr__
 
 
 class Counter(Protocol):

@@ -7,6 +7,7 @@ what a login caused falls as one; then login, renewal of the handle, a new sessi
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 from msgspec.structs import replace
 
@@ -38,7 +39,8 @@ from .tokens import TokenClass
 _SKIP_RENEWAL = frozenset({204, 206, 304})
 _THEFT = (TokenClass.STRAGGLER, TokenClass.LATE, TokenClass.STALE)
 _NOTHING = Outcome()
-_LOOKED = Outcome(vary=("Cookie",))
+_COOKIE = ("Cookie",)
+_LOOKED = Outcome(vary=_COOKIE)
 
 
 class Settler:
@@ -54,6 +56,7 @@ class Settler:
         "_passive",
         "_realm",
         "_realm_bytes",
+        "_renew",
         "_settings",
         "_touch_every",
         "_untouched",
@@ -83,6 +86,7 @@ class Settler:
         self._client = client
         self._passive = frozenset(settings.passive)
         self._touch_every = clocks.touch_every
+        self._renew = inf if clocks.renew is None else clocks.renew
         kind = settings.data
         self._untouched = b"" if kind is None else codec.encode(typed.from_type(typed.to_type({}, kind)))
 
@@ -105,9 +109,9 @@ class Settler:
             outcome = self._settle_new(visit)
         else:
             outcome = self._settle_known(visit, visit.record)
-        if not visit.consulted:
+        if not visit.consulted or outcome.vary:
             return outcome
-        return _LOOKED if outcome is _NOTHING else replace(outcome, vary=("Cookie",))
+        return _LOOKED if outcome is _NOTHING else replace(outcome, vary=_COOKIE)
 
     def late(self, visit: Visit) -> Outcome:
         """Return what was written after the response started, as far as it needs no cookie.
@@ -252,29 +256,28 @@ class Settler:
 
     def _settle_known(self, visit: Visit, record: Record) -> Outcome:
         data = self._encoded(visit) if visit.consulted else visit.base
-        now = self._now()
         changed = record if visit.lasting is None else records.lasting(record, visit.lasting, self._clocks)
-        if self._renewal_due(visit, record, now):
-            return self._settle_renewal(visit, record, replace(changed, data=data), now)
-        cookies = self._handed_again(visit, record, now) if visit.standing == TokenClass.FORMER_OPEN else ()
+        if self._renewal_due(visit, record):
+            return self._settle_renewal(visit, record, replace(changed, data=data), self._now())
+        cookies = self._handed_again(visit, record) if visit.standing == TokenClass.FORMER_OPEN else ()
         wrote = (data is not visit.base and data != visit.base) or changed is not record
         # two things ride on a primary change, even where nothing was written: a session that ended meanwhile ends
         # nobody, and a successor that was seen meanwhile, or whose session ended, is not handed out again
         if wrote or visit.end_others or cookies:
-            outcome = replace(self._updated(visit, changed, data), required=wrote)
+            outcome = self._updated(visit, changed, data, required=wrote)
         else:
-            outcome = self._settle_read(visit)
+            return self._settle_read(visit)
         if visit.end_others and record.subject is not None:
             others = self._others(record, visit.end_others)
             outcome = replace(outcome, changes=(*outcome.changes, others), durable=True, required=True)
         return replace(outcome, cookies=cookies) if cookies else outcome
 
-    def _updated(self, visit: Visit, record: Record, data: bytes) -> Outcome:
-        if visit.request.path in self._passive:
-            written = replace(record, data=data)
-        else:
-            written = replace(record, data=data, seen_at=max(record.seen_at, self._now()))
-        return Outcome(changes=(Update(record=written, was=record.version),), required=True)
+    def _updated(self, visit: Visit, record: Record, data: bytes, *, required: bool = True) -> Outcome:
+        was = record.version
+        seen_at = record.seen_at if visit.request.path in self._passive else max(record.seen_at, self._now())
+        written = replace(record, data=data, seen_at=seen_at, version=was + 1)
+        vary = _COOKIE if visit.consulted else ()
+        return Outcome(changes=(Update(record=written, was=was),), required=required, vary=vary)
 
     def _settle_read(self, visit: Visit) -> Outcome:
         """Note activity, at most once per `touch_every`, less a part that is the session's own (no stampedes)."""
@@ -286,19 +289,18 @@ class Settler:
             return _NOTHING
         return Outcome(changes=(Touch(handle=record.handle, seen_at=now),))
 
-    def _renewal_due(self, visit: Visit, record: Record, now: Instant) -> bool:
+    def _renewal_due(self, visit: Visit, record: Record) -> bool:
         if record.used_at is None or visit.standing != TokenClass.CURRENT:
             return False
-        due = self._clocks.renew is not None and now >= record.used_at + self._clocks.renew
-        return (due or visit.due) and self._carries_cookie(visit)
+        return (visit.due or visit.arrived >= record.used_at + self._renew) and self._carries_cookie(visit)
 
     def _settle_renewal(self, visit: Visit, record: Record, changed: Record, now: Instant) -> Outcome:
         ticket = visit.ticket
         if ticket is None:
             raise AssertionError  # a believed record has its ticket
         renewed, following = records.renewed(self._realm_bytes, changed, ticket, self._entropy(32), now)
-        if visit.request.path not in self._passive:
-            renewed = replace(renewed, seen_at=max(record.seen_at, now))
+        seen_at = record.seen_at if visit.request.path in self._passive else max(record.seen_at, now)
+        renewed = replace(renewed, seen_at=seen_at, version=record.version + 1)
         event = facts.about("session_renewed", record, now, self._client(visit.request))
         changes: list[Change] = [Update(record=renewed, was=record.version, events=(event,))]
         if visit.end_others and record.subject is not None:
@@ -310,15 +312,15 @@ class Settler:
             cookies=(self._handed(renewed, following, now),),
         )
 
-    def _handed_again(self, visit: Visit, record: Record, now: Instant) -> tuple[bytes, ...]:
+    def _handed_again(self, visit: Visit, record: Record) -> tuple[bytes, ...]:
         """Return the successor's cookie once more: the answer that first carried it may have been lost."""
-        if record.nonce is None or visit.ticket is None:
-            return ()
-        if self._clocks.renew is None or now < record.handed_at + self._clocks.renew or not self._carries_cookie(visit):
-            return ()
         ticket = visit.ticket
+        if record.nonce is None or ticket is None:
+            return ()
+        if visit.arrived < record.handed_at + self._renew or not self._carries_cookie(visit):
+            return ()
         following = Ticket(ticket.handle, ticket.family, tokens.next_turn(record.nonce, ticket))
-        return (self._handed(record, following, now),)
+        return (self._handed(record, following, self._now()),)
 
     def _carries_cookie(self, visit: Visit) -> bool:
         """Tell whether this response may carry a renewed secret: private, final, and read by the browser that asked."""
