@@ -1,0 +1,1 @@
+"""The command line, as txt scripts and as what may never be printed."""

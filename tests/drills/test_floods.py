@@ -26,6 +26,7 @@ def address(number: int) -> str:
     return f"{1 + (number >> 16) % 223}.{number >> 8 & 255}.{number & 255}.9"
 
 
+@pytest.mark.timeout(900)
 def test_a_million_networks_fit_into_a_bounded_table() -> None:
     """D32: 10^6 addresses of 10^6 networks; the figure stands in the assertion."""
     clock, noise = Clock(), Noise()
@@ -43,6 +44,7 @@ def test_a_million_networks_fit_into_a_bounded_table() -> None:
     assert event.detail["count"] == FLOOD
 
 
+@pytest.mark.timeout(900)
 def test_a_flood_of_unknown_tokens_leaves_one_line_a_minute_and_every_fact(build: Build, clock: Clock) -> None:
     """D32: lifecycle events from before, during and after it are all still readable."""
     house = build()

@@ -26,6 +26,7 @@ def guessed(handle: str) -> str:
     return f"c1.{handle}.{secrets.token_urlsafe(18)}.{secrets.token_urlsafe(18)}"
 
 
+@pytest.mark.timeout(900)
 def test_guesses_at_a_known_handle_are_answered_like_unknown_tokens_and_write_nothing(house: House) -> None:
     """D01 (TOK-05, H4, P2)."""
     victim = house.visitor()

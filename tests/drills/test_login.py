@@ -101,9 +101,9 @@ def test_a_slow_renewal_is_overtaken_by_a_login_and_hands_out_nothing(house: Hou
 def test_a_renewal_committed_before_a_login_and_delivered_after_it_costs_one_more_login(
     house: House, clock: Clock
 ) -> None:
-    """D17, its other order and the limit of what a cookie can do (2.6, bounds): nothing is deleted, ended or called theft.
+    """D17, its other order, and the limit of what a cookie can do: nothing is deleted, ended or called theft.
 
-    The old token is dead at the login (TOK-04), so the jar that it overwrote is a stranger's; the login itself lives on.
+    The old token is dead at the login (TOK-04), so the overwritten jar is a stranger's; the login itself lives on.
     """
     visitor = house.visitor()
     visitor.login()

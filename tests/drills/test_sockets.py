@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from coatcheck.core.model import Record
+from coatcheck.core.policies import Policy
 from coatcheck.testing.clock import Clock
 
 from .conftest import Build
@@ -191,6 +193,36 @@ def test_the_absolute_end_closes_a_socket_that_is_never_idle(build: Build, clock
         await asyncio.wait_for(socket.task, BOUND)
 
     on(house, handshake(visitor.token, ("origin", ORIGIN)), scenario)
+
+
+class Failing(Policy):
+    """A rule of the application's that breaks when its day has come."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.begun = clock, clock.now
+
+    def expires_at(self, record: Record) -> float | None:
+        if self.clock.now > self.begun:
+            raise ZeroDivisionError
+        return None
+
+
+def test_a_socket_that_can_no_longer_be_judged_is_closed(
+    build: Build, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beyond D63: a policy that raises would end the look at the session, and leave the socket open for ever."""
+    house = build(policies=[Failing(clock)])
+    visitor = house.visitor()
+    visitor.login()
+
+    async def scenario(socket: Socket) -> None:
+        await socket.next()
+        clock.wind(1)
+        assert (await socket.next())["code"] == 4401
+        await asyncio.wait_for(socket.task, BOUND)
+
+    on(house, handshake(visitor.token, ("origin", ORIGIN)), scenario)
+    assert "could not be judged" in caplog.text
 
 
 def test_a_login_inside_a_socket_raises(build: Build) -> None:

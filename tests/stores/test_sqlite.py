@@ -19,7 +19,7 @@ import pytest
 from msgspec.structs import replace
 
 from coatcheck.core.errors import ConfigError, NotApplied, StoreError, Unknown
-from coatcheck.core.model import End, EventQuery, Insert, Note, Query, Record, Touch, Update
+from coatcheck.core.model import End, Event, EventQuery, Insert, Note, Query, Record, Touch, Update
 from coatcheck.stores.sqlite import AsyncSqliteStore, SqliteStore, file, rows, schema, threads
 from coatcheck.testing.clock import Clock
 from coatcheck.testing.face import event, make
@@ -729,6 +729,16 @@ def test_the_keeper_purges_by_itself_in_bounded_batches(
     clock.wind(8 * 86400)
     eventually(lambda: not store.find(Query(live=False)).items)
     assert max(sizes) <= 100
+
+
+@pytest.mark.usefixtures("hurried")
+def test_the_keeper_forgets_old_events_and_noise_sooner(store: SqliteStore, clock: Clock) -> None:
+    for age in (10, 100, 500):
+        for noise in (False, True):
+            told = Event(name=f"{age} {noise}", at=clock.now - age * 86400.0, noise=noise)
+            assert store.commit(os.urandom(16), [Note(events=(told,))], durable=False) is None
+    left = {"10 False", "100 False", "10 True"}
+    eventually(lambda: {told.name for told in store.events(EventQuery()).items} == left)
 
 
 @pytest.mark.usefixtures("hurried")

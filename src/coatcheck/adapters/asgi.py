@@ -17,6 +17,7 @@ from ..core.model import Headers, Reply, Request
 from ..core.session import Session, Typed
 from ..core.settings import Keywords
 from ..flow.async_ import AsyncExchange, AsyncStore
+from ..flow.journal import logger
 from ..stores.faces import async_store_of
 
 T = TypeVar("T")
@@ -275,7 +276,11 @@ class Watch:
     async def _look(self) -> None:
         while self.reason is None:
             await asyncio.sleep(self._every)
-            self.reason = await self._exchange.reason_over(self._session)
+            try:
+                self.reason = await self._exchange.reason_over(self._session)
+            except Exception:  # noqa: BLE001 - a policy that fails: what nobody watches is not left open
+                logger.exception("the session of an open connection could not be judged; the connection is closed")
+                self.reason = "policy"
         # the application learns it first: a client that does not read keeps nobody waiting
         self._ended.set()
         with suppress(OSError, TimeoutError):

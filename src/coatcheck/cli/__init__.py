@@ -1,9 +1,12 @@
-"""The command line: it operates on a store from outside, and starts the demo.
+"""The command line: looks at a store from outside, ends sessions, and starts the demo.
 
-app        the commands' common options, the way out of every error
-sessions   list, show and revoke
+app        the commands put together, and the way out of every error
+door       the options that commands share, and a store opened behind them
+sessions   list and show
+revoke     sessions revoke
 upkeep     purge and events
-render     tables and JSON: what came from outside cannot act on a terminal
+views      what may be shown of a record and of an event: never a proof, never a value
+terminal   tables, lines and JSON; what came from outside only shows
 when       moments as people write them
 """
 
@@ -17,5 +20,7 @@ def main() -> None:
     try:
         from .app import run
     except ModuleNotFoundError as missing:
+        if missing.name not in ("rich", "typer"):
+            raise
         sys.exit(f'coatcheck: the command line needs {missing.name}; pip install "coatcheck[cli]"')
-    sys.exit(run())
+    sys.exit(run(sys.argv[1:]))

@@ -1,128 +1,128 @@
-"""The commands' common ground: which store, in which form, and one way out of every error."""
+"""The commands put together, and the one way out of every error: a sentence and a code, never a traceback."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-import time
-from importlib.metadata import version
+from importlib.metadata import version as version_of
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.exceptions import TyperException
+from typer.core import TyperGroup
 
-from ..core.errors import CoatcheckError, ConfigError, StoreError
-from ..flow.sync import Registry
-from ..stores.urls import file_of, open_store
+from ..core.errors import CoatcheckError, ConfigError
+from . import sessions, terminal, upkeep
+from .door import EXITS
 
-OK, NOTHING, USAGE, AWAY, BUG, STOPPED = 0, 1, 2, 3, 70, 130
-EXITS = "Exit codes: 0 done, 1 nothing matched, 2 a mistake in the command, 3 the store does not answer."
+USAGE, AWAY, FAULT = 2, 3, 70
+
+#: what typer raises for a command line that it does not understand: a class without a public name
+_MISTAKE = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+# what a store has to say comes as an error or an event; a log line among the output would be in the way
+logging.getLogger("coatcheck").addHandler(logging.NullHandler())
+
+
+class _InOrder(TyperGroup):
+    """Lists the commands as people meet them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return ["sessions", "events", "purge", "demo", "version"]
+
 
 app = typer.Typer(
     name="coatcheck",
-    help="Sessions for Python web applications, from outside: look at them, end them, read what happened.",
+    cls=_InOrder,
     epilog=EXITS,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
 )
-
-StoreUrl = Annotated[
-    str,
-    typer.Option("--store", envvar="COATCHECK_STORE", help="Where the sessions lie: sqlite:///path/to/sessions.db"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-RealmName = Annotated[str | None, typer.Option("--realm", help="Only this audience (by default the cookie's name).")]
+app.add_typer(sessions.group, name="sessions")
+app.command("events", epilog=EXITS)(upkeep.events)
+app.command("purge", epilog=EXITS)(upkeep.purge)
 
 
-def store_of(url: str) -> Any:
-    """Return the store of a URL; raise ConfigError where there is none to look at: looking creates nothing."""
-    if not url:
-        message = "which store? give --store sqlite:///path/to/sessions.db, or set COATCHECK_STORE"
-        raise ConfigError(message)
-    path = file_of(url)
-    if path is None:
-        message = "a memory store lives in its own process; give the URL of a store that is shared"
-        raise ConfigError(message)
-    if not path.is_file():
-        message = f"there is no file {str(path)!r}; check the path in --store (three slashes: relative, four: absolute)"
-        raise StoreError(message)
-    return open_store(url)
-
-
-def registry_of(url: str, realm: str | None) -> Registry:
-    """Return the registry of a store, for one realm or all."""
-    return Registry(store_of(url), realm)
-
-
-def done(*, found: bool) -> None:
-    """Leave with the code that says whether anything matched."""
-    raise typer.Exit(OK if found else NOTHING)
-
-
-@app.command(epilog="Example: coatcheck demo --fast")
-def demo(
-    port: Annotated[int, typer.Option(help="The port to serve on; the next free one if it is taken.")] = 8000,
-    folder: Annotated[Path, typer.Option(help="Where coatcheck-demo.db is kept.")] = Path(),
-    *,
-    fast: Annotated[bool, typer.Option("--fast", help="Short timeouts, to watch a session end.")] = False,
-    open_browser: Annotated[bool, typer.Option("--open", help="Open a browser on it.")] = False,
-) -> None:
-    """Serve the demo: a small shop, its sessions explained event by event. On this machine only."""
-    from ..demo import serve
-
-    serve("localhost", port, folder, fast=fast, open_browser=open_browser)
-
-
-@app.callback(invoke_without_command=True)
-def root(
-    *, shown: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False
-) -> None:
-    """Sessions for Python web applications, from outside: look at them, end them, read what happened."""
-    if shown:
-        typer.echo(f"coatcheck {version('coatcheck')}")
+def _version(asked: bool) -> None:
+    if asked:
+        version()
         raise typer.Exit
 
 
-def run(arguments: list[str] | None = None) -> int:
-    """Run a command and return its exit code; no traceback reaches a user (COATCHECK_DEBUG=1 shows it)."""
-    from . import sessions, upkeep
+@app.callback()
+def root(
+    *,
+    shown: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Look at the sessions of a web application, end them, and read what happened.
 
-    sessions.register(app)
-    upkeep.register(app)
+    Example: coatcheck sessions list --store sqlite:///sessions.db
+
+    The store may be named once for all commands: export COATCHECK_STORE=sqlite:////var/lib/shop/sessions.db
+    """
+
+
+@app.command(epilog=EXITS)
+def demo(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The next free one, if it is taken.")] = 8000,
+    folder: Annotated[Path, typer.Option(help="Where its file, coatcheck-demo.db, is kept.")] = Path(),
+    *,
+    fast: Annotated[bool, typer.Option("--fast", help="Short timeouts, to watch a session end.")] = False,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+) -> None:
+    """Serve the demo on this machine: a small shop that shows what becomes of its sessions.
+
+    Example: coatcheck demo --fast --open
+    """
+    from ..demo import serve
+
+    serve("127.0.0.1", port, folder, fast=fast, open_browser=open_browser)
+
+
+@app.command()
+def version() -> None:
+    """Say which version this is."""
+    terminal.say(f"coatcheck {version_of('coatcheck')}")
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        code = typer.main.get_command(app).main(arguments, prog_name="coatcheck", standalone_mode=False)
-    except (typer.Abort, KeyboardInterrupt):
-        return _failed("stopped", STOPPED)
-    except typer.BadParameter as error:
-        return _failed(error.format_message(), USAGE)
-    except TyperException as error:  # an unknown command, a missing argument
-        return _failed(str(error), USAGE)
-    except ConfigError as error:
-        return _failed(str(error), USAGE)
-    except StoreError as error:
-        return _failed(str(error), AWAY)
-    except CoatcheckError as error:
-        return _failed(str(error), NOTHING)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+        code = app(arguments, prog_name="coatcheck", standalone_mode=False)
+    except typer.Abort:
+        terminal.complain("stopped; nothing was changed")
+        return 1
     except Exception as error:
-        if os.environ.get("COATCHECK_DEBUG"):
+        if os.environ.get("COATCHECK_DEBUG") == "1":
             raise
-        return _failed(f"an unexpected {type(error).__name__}: {error} (COATCHECK_DEBUG=1 shows where)", BUG)
-    return code if isinstance(code, int) else OK
+        return _explained(error)
+    return code if isinstance(code, int) else 0
 
 
-def _failed(sentence: str, code: int) -> int:
-    from .render import clean
+def _explained(error: Exception) -> int:
+    """Say what went wrong in one line, and return the exit code for it."""
+    if isinstance(error, CoatcheckError):
+        terminal.complain(str(error))
+        return USAGE if isinstance(error, ConfigError) else AWAY
+    if isinstance(error, _MISTAKE):
+        # without arguments the help was shown, and there is nothing to add
+        if type(error).__name__ != "NoArgsIsHelpError":
+            terminal.complain(_usage(error))
+        return USAGE
+    terminal.complain(f"a fault of coatcheck's own, {type(error).__name__}: {error} (COATCHECK_DEBUG=1 shows where)")
+    return FAULT
 
-    sys.stderr.write(f"coatcheck: {clean(sentence)}\n")
-    return code
 
-
-def now() -> float:
-    """Return the time."""
-    return time.time()
+def _usage(error: Exception) -> str:
+    said = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    where = getattr(context, "command_path", "coatcheck")
+    return f"{said[:1].lower()}{said[1:]} (see {where} --help)"

@@ -1,85 +1,151 @@
-"""`coatcheck purge` and `coatcheck events`: what a cron job runs, and what an auditor reads."""
+"""`coatcheck purge` and `coatcheck events`: what a timer runs, and what an auditor reads."""
 
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Final
 
 import typer
 
-from ..core.model import Event, EventPage
-from . import app as common
-from . import render
-from .when import moment
+from ..core.model import Event, EventPage, Handle, Instant
+from . import terminal, views
+from .door import PAGE, AsJson, Door, RealmName, StoreUrl, Subject, handle, opened
+from .when import When, when
 
-_FOLLOW_EVERY = 1.0
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands, once."""
-    if any(one.name == "purge" for one in app.registered_commands):
-        return
-    app.command("purge", epilog="Example: coatcheck purge --store sqlite:///sessions.db")(purge)
-    app.command("events", epilog="Example: coatcheck events --subject alice --since 2h --store sqlite:///sessions.db")(
-        events
-    )
+FOLLOW_EVERY: Final = 1.0
+_LATE: Final = 5.0
+"""Seconds for which an event may be written after one that is younger."""
 
 
 def purge(
-    store: common.StoreUrl = "",
-    limit: Annotated[int, typer.Option(min=1, help="At most this many rows.")] = 100_000,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 100_000,
     *,
-    as_json: common.AsJson = False,
+    as_json: AsJson = False,
+    store: StoreUrl = "",
 ) -> None:
-    """End overdue sessions and forget old tombstones, in batches. Stores purge by themselves; this hurries them."""
-    number = common.registry_of(store, None).purge(limit)
+    """End overdue sessions and forget those that ended long ago.
+
+    Applications do this by themselves, after responses; run it where they are quiet. Finding nothing is no failure.
+
+    Example: coatcheck purge --store sqlite:////var/lib/shop/sessions.db
+    """
+    with opened(store) as door:
+        number = door.registry(None).purge(limit)
     if as_json:
-        render.as_json({"purged": number})
+        terminal.document({"purged": number})
     else:
-        render.say(f"{number} row{'' if number == 1 else 's'} purged.")
+        terminal.say(f"Purged {terminal.plural(number, 'session')}.")
 
 
 def events(
-    store: common.StoreUrl = "",
-    subject: Annotated[str | None, typer.Option(help="Only this subject's.")] = None,
-    handle: Annotated[str | None, typer.Option(help="Only this session's.")] = None,
-    name: Annotated[str | None, typer.Option(help="Only events of this name.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only since then (2h, 7d, or a moment).")] = None,
-    realm: common.RealmName = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most this many, the newest.")] = 100,
+    subject: Subject = None,
+    session: Annotated[
+        Handle | None, typer.Option("--handle", parser=handle, metavar="HANDLE", help="Only this session's.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only those of this name: session_revoked ...")
+    ] = None,
+    since: Annotated[
+        When | None, typer.Option(parser=when, metavar="WHEN", help="Only since then: 2h, 7d, 2026-11-24T18:00Z.")
+    ] = None,
+    realm: RealmName = None,
     *,
     noise: Annotated[
-        bool | None, typer.Option("--noise/--no-noise", help="Only, or without, what anybody can cause.")
+        bool | None, typer.Option("--noise/--no-noise", help="Only what anyone can cause, or all but that.")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing what comes, until Ctrl-C.")] = False,
-    as_json: common.AsJson = False,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many, the newest.")] = 100,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with what happens, until Ctrl-C.")] = False,
+    as_json: AsJson = False,
+    store: StoreUrl = "",
 ) -> None:
-    """Print what happened, oldest first; with --json one line of JSON an event."""
-    registry = common.registry_of(store, realm)
-    start = None if since is None else moment(since, common.now())
+    """Show what happened, oldest first. As JSON: one object a line.
 
-    def page(at: float | None) -> EventPage:
-        return registry.events(subject=subject, handle=handle, name=name, since=at, noise=noise, limit=limit)
+    Example: coatcheck events --subject alice --since 24h
 
-    found = list(reversed(page(start).items))
-    _print(found, as_json=as_json)
-    if not follow:
-        if not found and not as_json:
-            render.say("No event matches.")
-        common.done(found=bool(found))
-    seen = dict.fromkeys(map(repr, found))
-    last = found[-1].at if found else common.now()
+    Example: coatcheck events --follow --no-noise
+    """
+    with opened(store, realm) as door:
+        asked = _Asked(door, subject, session, name, since, noise=noise)
+        found = asked.newest(limit)
+        _print(found, as_json=as_json)
+        if follow:
+            try:
+                _follow(asked, found, as_json=as_json)
+            except KeyboardInterrupt:
+                return
+        if not found:
+            terminal.complain("no event matches")
+            raise typer.Exit(1)
+
+
+class _Asked:
+    """The events that a command asks for."""
+
+    def __init__(
+        self,
+        door: Door,
+        subject: str | None,
+        session: Handle | None,
+        name: str | None,
+        since: When | None,
+        *,
+        noise: bool | None,
+    ) -> None:
+        self.now = door.now
+        self._registry = door.registry(door.realm)
+        self._subject, self._handle, self._name, self._noise = subject, session, name, noise
+        self._since = None if since is None else since(door.now)
+
+    def newest(self, limit: int) -> list[Event]:
+        """Return the newest ones, oldest first."""
+        found: list[Event] = []
+        for page in self._pages(self._since, limit):
+            found += page.items
+            if len(found) >= limit:
+                break
+        return found[limit - 1 :: -1] if len(found) > limit else found[::-1]
+
+    def after(self, moment: Instant) -> list[Event]:
+        """Return all from a moment on, oldest first."""
+        return [event for page in self._pages(moment, PAGE) for event in page.items][::-1]
+
+    def _pages(self, since: Instant | None, limit: int) -> Iterator[EventPage]:
+        cursor = None
+        while True:
+            page = self._registry.events(
+                subject=self._subject,
+                handle=self._handle,
+                name=self._name,
+                noise=self._noise,
+                since=since,
+                limit=min(limit, PAGE),
+                cursor=cursor,
+            )
+            yield page
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+
+def _follow(asked: _Asked, shown: list[Event], *, as_json: bool) -> None:
+    """Look each second; a little back each time, since commits may arrive out of order."""
+    last = max((event.at for event in shown), default=asked.now)
+    seen = {repr(event): event.at for event in shown}
+    if not shown:
+        seen = {repr(event): event.at for event in asked.after(last - _LATE)}
     while True:
-        time.sleep(_FOLLOW_EVERY)
-        fresh = [event for event in reversed(page(last).items) if repr(event) not in seen]
+        time.sleep(FOLLOW_EVERY)
+        fresh = [event for event in asked.after(last - _LATE) if repr(event) not in seen]
         _print(fresh, as_json=as_json)
-        seen.update(dict.fromkeys(map(repr, fresh)))
-        last = fresh[-1].at if fresh else last
+        last = max([last, *(event.at for event in fresh)])
+        seen |= {repr(event): event.at for event in fresh}
+        seen = {key: at for key, at in seen.items() if at >= last - _LATE}
 
 
-def _print(found: list[Event], *, as_json: bool) -> None:
-    if not as_json:
-        render.lines(found)
-        return
-    for event in found:
-        render.as_json(render.event_row(event))
+def _print(found: Iterable[Event], *, as_json: bool) -> None:
+    if as_json:
+        for event in found:
+            terminal.document(views.event_json(event))
+    else:
+        terminal.entries(views.event_entries(found))

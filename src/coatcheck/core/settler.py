@@ -188,8 +188,11 @@ class Settler:
         )
 
     def _is_step_up(self, visit: Visit, old: Record, subject: str) -> bool:
-        """Tell whether a login is the same subject's, on a token that may still change the session."""
-        return visit.record is not None and old.subject == subject and visit.standing != TokenClass.FORMER_GRACE
+        """Tell whether a login is the same subject's, in a session that it was let into: then a revocation beats it.
+
+        That holds within the grace too: what the former token alone may not do, fresh proof may.
+        """
+        return visit.record is not None and old.subject == subject
 
     def _insert_and_end(self, visit: Visit, insert: Insert, old: Record | None, now: Instant) -> list[Change]:
         """Order the two halves of a login: an authenticated old session ends first, an anonymous one last."""

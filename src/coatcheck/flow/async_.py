@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ..core import facts, replies
 from ..core.cookies import dress
-from ..core.errors import CoatcheckError, SettledError, StoreError
+from ..core.errors import CoatcheckError, ConfigError, SettledError, StoreError
 from ..core.manager import SessionManager
 from ..core.model import (
     Because,
@@ -400,10 +400,13 @@ class AsyncRegistry:
     ) -> bool:
         """End one session; return whether it was there and live. With `subject`, only if it is that subject's."""
         record = await self._store.load(handle)
+        while record is not None and record.ended_because == "replaced" and record.successor is not None:
+            record = await self._store.load(record.successor)  # a step-up gave the session another handle
         if record is None or record.ended_at is not None or self._foreign(record, subject):
             return False
         event = facts.about("session_revoked", record, self._now(), None, reason=because, actor=actor)
-        await self._store.commit(os.urandom(16), (End(handle=handle, because=because, events=(event,)),), durable=True)
+        ending = End(handle=record.handle, because=because, events=(event,))
+        await self._store.commit(os.urandom(16), (ending,), durable=True)
         return True
 
     async def revoke_all(
@@ -425,8 +428,12 @@ class AsyncRegistry:
     ) -> None:
         """End what was authenticated before a moment (seconds since 1970, UTC): a subject's, or everybody's.
 
-        Everybody's are refused within a second in every process, and ended as they are met or purged.
+        Everybody's are refused within a second in every process, and ended as they are met. Raises ConfigError for a
+        moment in the future: logins would be refused until then.
         """
+        if moment > self._now() + SKEW_SAID:
+            message = "revoke_before takes a moment of the past; one in the future would refuse every login until then"
+            raise ConfigError(message)
         event = self._bulk(subject, because, actor, before=moment)
         change: Change
         if subject is None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ..core import facts, replies
 from ..core.cookies import dress
-from ..core.errors import CoatcheckError, SettledError, StoreError
+from ..core.errors import CoatcheckError, ConfigError, SettledError, StoreError
 from ..core.manager import SessionManager
 from ..core.model import (
     Because,
@@ -397,10 +397,13 @@ class Registry:
     ) -> bool:
         """End one session; return whether it was there and live. With `subject`, only if it is that subject's."""
         record = self._store.load(handle)
+        while record is not None and record.ended_because == "replaced" and record.successor is not None:
+            record = self._store.load(record.successor)  # a step-up gave the session another handle
         if record is None or record.ended_at is not None or self._foreign(record, subject):
             return False
         event = facts.about("session_revoked", record, self._now(), None, reason=because, actor=actor)
-        self._store.commit(os.urandom(16), (End(handle=handle, because=because, events=(event,)),), durable=True)
+        ending = End(handle=record.handle, because=because, events=(event,))
+        self._store.commit(os.urandom(16), (ending,), durable=True)
         return True
 
     def revoke_all(
@@ -422,8 +425,12 @@ class Registry:
     ) -> None:
         """End what was authenticated before a moment (seconds since 1970, UTC): a subject's, or everybody's.
 
-        Everybody's are refused within a second in every process, and ended as they are met or purged.
+        Everybody's are refused within a second in every process, and ended as they are met. Raises ConfigError for a
+        moment in the future: logins would be refused until then.
         """
+        if moment > self._now() + SKEW_SAID:
+            message = "revoke_before takes a moment of the past; one in the future would refuse every login until then"
+            raise ConfigError(message)
         event = self._bulk(subject, because, actor, before=moment)
         change: Change
         if subject is None:

@@ -17,6 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -30,6 +31,8 @@ T = TypeVar("T")
 TICK: Final = 1.0
 PURGE_EVERY: Final = 30.0
 PAUSE: Final = 0.02
+FACTS_KEPT: Final = 400 * 86400.0
+NOISE_KEPT: Final = 30 * 86400.0
 TRUNCATE_OVER: Final = 16 * 2**20
 WARN_OVER: Final = 64 * 2**20
 
@@ -236,6 +239,11 @@ class _Round:
         while in_turn(file, here, batch, COMMIT_DEADLINE):
             if stopped.wait(_jittered(PAUSE)):
                 return
+        for kept, noise in ((FACTS_KEPT, False), (NOISE_KEPT, True)):
+            forget = partial(rows.forget_events, before=file.clock() - kept, limit=rows.PURGE_ROWS, noise=noise)
+            while in_turn(file, here, forget, COMMIT_DEADLINE):
+                if stopped.wait(_jittered(PAUSE)):
+                    return
 
     def _checkpoint(self, file: File, here: Here) -> bool:
         """Tell whether the whole log was moved; if a reader was in the way, the next round tries again."""

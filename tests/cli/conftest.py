@@ -1,0 +1,123 @@
+"""A file of sessions whose clock stands still, and a way to run commands on it."""
+
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from msgspec.structs import replace
+
+from coatcheck.cli import app, door
+from coatcheck.core import codec
+from coatcheck.core.model import Client, Event, Insert, Note, Record
+from coatcheck.stores.sqlite import SqliteStore
+from coatcheck.testing import Clock
+
+NOON = 1_800_014_400.0  # 2027-01-15T12:00:00Z
+URL = "sqlite:///sessions.db"
+SECRET = "a value that stays in the store"
+PROOFS = (b"FAMILY-PROOF" * 2, b"TURN-PROOF--" * 2, b"FORMER-PROOF" * 2, b"NONCE-------" * 2)
+
+
+class Ran(NamedTuple):
+    """What a command printed, and how it exited."""
+
+    out: str
+    err: str
+    code: int
+
+
+class Terminal(io.StringIO):
+    """A terminal to type on."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(NOON)
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> SqliteStore:
+    """Return an empty store; the commands open the same file, with the same clock."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("COATCHECK_STORE", "COATCHECK_DEBUG", "SUDO_USER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LOGNAME", "operator")
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    monkeypatch.setattr(door, "open_store", lambda url: SqliteStore(door.file_of(url), clock=clock))
+    made = SqliteStore("sessions.db", clock=clock)
+    made.epochs()
+    return made
+
+
+@pytest.fixture
+def put(store: SqliteStore, clock: Clock) -> Callable[..., Record]:
+    """Return a function that stores a session: `minutes` ago, for an hour of silence and a day at most."""
+
+    def put(handle: str, subject: str | None, minutes: float = 5, **fields: object) -> Record:
+        at = NOON - minutes * 60
+        record = Record(
+            realm="__Host-coat",
+            handle=handle,
+            family_proof=PROOFS[0],
+            turn_proof=PROOFS[1],
+            former_proof=PROOFS[2],
+            nonce=PROOFS[3],
+            used_at=at,
+            handed_at=at,
+            data=codec.encode({"cart": [SECRET], "theme": "dark"}),
+            created_at=at,
+            seen_at=at,
+            idle_for=3600.0,
+            expires_at=at + 86400,
+            subject=subject,
+            authenticated_at=None if subject is None else at,
+            methods=() if subject is None else ("pwd",),
+            level=0 if subject is None else 10,
+            client=Client("203.0.113.7", "Firefox"),
+        )
+        record = replace(record, **fields)
+        clock.now = at
+        created = Event(name="session_created", at=at, realm=record.realm, handle=handle, subject=subject)
+        assert store.commit(handle.encode(), (Insert(record=record, events=(created,)),), durable=False) is None
+        clock.now = NOON
+        return record
+
+    return put
+
+
+@pytest.fixture
+def sessions(put: Callable[..., Record], store: SqliteStore) -> None:
+    """Store alice twice, bob (whose handle begins with a dash), nobody, the admin of another realm, and some noise."""
+    put("alice-laptop-00001", "alice", 45)
+    put("alice-phone-000002", "alice", 20, client=Client("2001:db8::7", "Safari"))
+    put("-bob-desktop-00003", "bob", 10)
+    put("somebody-000000004", None, 5, client=None)
+    put("admin-desk-0000005", "alice@admin", 3, realm="admin")
+    denied = Event(name="csrf_denied", at=NOON - 60, realm="__Host-coat", detail={"count": 7}, noise=True)
+    store.commit(b"noise", (Note(events=(denied,)),), durable=False)
+
+
+@pytest.fixture
+def run(store: SqliteStore, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    def run(*arguments: str) -> Ran:
+        code = app.run(list(arguments))
+        printed = capsys.readouterr()
+        return Ran(printed.out, printed.err, code)
+
+    return run
+
+
+@pytest.fixture
+def typing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return a function that sits somebody at the terminal, who will type the given answer."""
+
+    def typing(answer: str) -> None:
+        monkeypatch.setattr(sys, "stdin", Terminal(answer))
+
+    return typing
