@@ -732,7 +732,10 @@ def test_the_keeper_purges_by_itself_in_bounded_batches(
 
 
 @pytest.mark.usefixtures("hurried")
-def test_the_keeper_forgets_old_events_and_noise_sooner(store: SqliteStore, clock: Clock) -> None:
+def test_the_keeper_forgets_old_events_and_noise_sooner(
+    store: SqliteStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "FORGET_EVERY", 0.05)
     for age in (10, 100, 500):
         for noise in (False, True):
             told = Event(name=f"{age} {noise}", at=clock.now - age * 86400.0, noise=noise)

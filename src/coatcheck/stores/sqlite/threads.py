@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 TICK: Final = 1.0
 PURGE_EVERY: Final = 30.0
+FORGET_EVERY: Final = 3600.0
 PAUSE: Final = 0.02
 FACTS_KEPT: Final = 400 * 86400.0
 NOISE_KEPT: Final = 30 * 86400.0
@@ -221,6 +222,7 @@ class _Round:
     def __init__(self) -> None:
         self._commits = -1
         self._purge_at = 0.0
+        self._forget_at = time.monotonic() + _jittered(FORGET_EVERY) / 10
         self._warned = False
 
     def go(self, file: File, here: Here, stopped: threading.Event) -> None:
@@ -231,6 +233,9 @@ class _Round:
         if time.monotonic() >= self._purge_at:
             self._purge_at = time.monotonic() + _jittered(PURGE_EVERY)
             self._purge(file, here, stopped)
+        if time.monotonic() >= self._forget_at:
+            self._forget_at = time.monotonic() + _jittered(FORGET_EVERY)
+            self._forget(file, here, stopped)
 
     def _purge(self, file: File, here: Here, stopped: threading.Event) -> None:
         def batch(link: Link) -> Done[int]:
@@ -239,6 +244,8 @@ class _Round:
         while in_turn(file, here, batch, COMMIT_DEADLINE):
             if stopped.wait(_jittered(PAUSE)):
                 return
+
+    def _forget(self, file: File, here: Here, stopped: threading.Event) -> None:
         for kept, noise in ((FACTS_KEPT, False), (NOISE_KEPT, True)):
             forget = partial(rows.forget_events, before=file.clock() - kept, limit=rows.PURGE_ROWS, noise=noise)
             while in_turn(file, here, forget, COMMIT_DEADLINE):
