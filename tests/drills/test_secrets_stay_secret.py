@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -400,7 +399,7 @@ def test_a_traceback_with_its_locals_shows_no_secret(
     with pytest.raises((BrokenError, ProbeError, coatcheck.DataError)) as caught:
         ann.get(target)
     frames = 0
-    for frame in _frames(caught.value.__traceback__):
+    for frame in _frames(caught.value):
         if not frame.f_code.co_filename.startswith(PACKAGE) or "/testing/" in frame.f_code.co_filename:
             continue
         frames += 1
@@ -417,10 +416,14 @@ def _broken(*_: Any, **__: Any) -> Any:
     raise BrokenError(message)
 
 
-def _frames(trace: TracebackType | None) -> Iterator[Any]:
-    while trace is not None:
-        yield trace.tb_frame
-        trace = trace.tb_next
+def _frames(error: BaseException | None) -> Iterator[Any]:
+    """Yield the frames of an error, and of those that it came from."""
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None:
+            yield trace.tb_frame
+            trace = trace.tb_next
+        error = error.__cause__ or error.__context__
 
 
 def test_an_error_of_the_store_tells_a_client_nothing(build: Build, clock: Clock) -> None:

@@ -140,7 +140,7 @@ class Http:
                 await _send_reply(self._send, answer, "http.response")
                 return
             message["headers"] = answer
-            if _is_event_stream(answer) and self.session.visit.record is not None:
+            if self.session.visit.record is not None and _is_event_stream(answer):
                 self.watch = Watch(self.middleware, self.session, self._end)
         elif self._replaced:
             return

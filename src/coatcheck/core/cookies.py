@@ -197,14 +197,16 @@ class CookieWriter:
         return self._clear
 
 
-def dress(headers: Headers, outcome: Outcome) -> list[tuple[bytes, bytes]]:
+def dress(headers: Headers, outcome: Outcome) -> Headers:
     """Return response headers with the outcome's: Set-Cookie appended, Vary merged, Cache-Control replaced.
 
     One function for all adapters. RFC 9111 section 7.3: Set-Cookie does not stop a cache, so no-store goes with it, and
     what would overrule it goes away. A cookie of the same name set before gives way: browsers keep but one.
     """
-    if not outcome.cookies and (not outcome.vary or not _has_vary(headers)):
-        return [*headers, *_VARY[outcome.vary]] if outcome.vary in _VARY else [*headers, _vary(headers, outcome.vary)]
+    if not outcome.cookies and not outcome.vary:
+        return headers
+    if not outcome.cookies and not _has_vary(headers):
+        return [*headers, _VARY_COOKIE if outcome.vary == ("Cookie",) else _vary(headers, outcome.vary)]
     names = tuple(cookie.partition(b"=")[0] + b"=" for cookie in outcome.cookies)
     dressed = [(name, value) for name, value in headers if not _gives_way(name.lower(), value, outcome, names)]
     if outcome.vary:
@@ -215,8 +217,7 @@ def dress(headers: Headers, outcome: Outcome) -> list[tuple[bytes, bytes]]:
     return dressed
 
 
-_VARY: dict[tuple[str, ...], tuple[tuple[bytes, bytes], ...]] = {(): (), ("Cookie",): ((b"vary", b"Cookie"),)}
-"""All that a response without our cookie varies by."""
+_VARY_COOKIE = (b"vary", b"Cookie")
 _CACHING = frozenset({b"cache-control", b"expires", b"pragma", b"surrogate-control", b"x-accel-expires"})
 """What tells caches how long to keep a response; `...-cdn-cache-control` (RFC 9213) besides."""
 

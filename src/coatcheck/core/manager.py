@@ -88,6 +88,7 @@ class SessionManager:
         self._exclude = tuple(chosen.exclude)
         self._clients = Clients(chosen.trusted_proxies)
         self._screen = Screen(chosen, self._heard)
+        self._check = self._screen.check
         self._settler = Settler(
             chosen,
             self.clocks,
@@ -108,8 +109,8 @@ class SessionManager:
 
     def loses_cookie(self, request: Request) -> bool:
         """Tell whether a client is likely to drop our cookie: plain http without a proxy, as test clients speak it."""
-        host = request.header(b"host").decode("latin-1")
-        return request.scheme == "http" and self.settings.cookie.secure and is_local(host)
+        plain = request.scheme == "http" and not self.settings.allow_insecure_http
+        return plain and is_local(request.header(b"host").decode("latin-1"))
 
     def screen(self, request: Request) -> Reply | None:
         """Return the answer to a request that is refused whoever sends it: wrong host, or caused by another site."""
@@ -117,7 +118,7 @@ class SessionManager:
 
     def identify(self, request: Request) -> Ticket | Absent | Reply:
         """Return the ticket that a request presents, why there is none, or the answer that refuses it."""
-        reply = self.screen(request)
+        reply = self._check(request)
         if reply is not None:
             return reply
         if request.method == "OPTIONS" and request.header(b"access-control-request-method"):

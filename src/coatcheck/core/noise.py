@@ -24,20 +24,20 @@ class Noise:
     Threads may share one without a lock: at worst a count is lost.
     """
 
-    __slots__ = ("_counts", "_samples", "_since", "_totals", "totals")
+    __slots__ = ("_counts", "_samples", "_totals", "since", "totals")
 
     def __init__(self) -> None:
         """Start with empty tables; `totals` since the start are for metrics."""
         self._counts: dict[tuple[str, str], int] = {}
         self._totals: dict[str, int] = {}
         self._samples: dict[str, dict[str, str]] = {}
-        self._since: Instant | None = None
+        self.since: Instant | None = None
         self.totals: dict[str, int] = {}
 
     def count(self, kind: str, address: str | None, now: Instant, **sample: str) -> None:
         """Count one; `sample` (method, path, reason ...) of the last one goes into the summary."""
-        if self._since is None:
-            self._since = now
+        if self.since is None:
+            self.since = now
         self._totals[kind] = self._totals.get(kind, 0) + 1
         self.totals[kind] = self.totals.get(kind, 0) + 1
         if sample:
@@ -50,12 +50,12 @@ class Noise:
 
     def due(self, now: Instant) -> bool:
         """Tell whether a minute has passed since the first one counted."""
-        return self._since is not None and now >= self._since + EVERY
+        return self.since is not None and now >= self.since + EVERY
 
     def summaries(self, realm: str, now: Instant) -> tuple[Event, ...]:
         """Return one event per kind and start anew."""
-        since, totals, samples, counts = self._since, self._totals, self._samples, self._counts
-        self._since, self._totals, self._samples, self._counts = None, {}, {}, {}
+        since, totals, samples, counts = self.since, self._totals, self._samples, self._counts
+        self.since, self._totals, self._samples, self._counts = None, {}, {}, {}
         networks: dict[str, list[tuple[int, str]]] = {}
         for (kind, network), number in list(counts.items()):
             networks.setdefault(kind, []).append((number, network))

@@ -194,7 +194,7 @@ class AsyncExchange:
                 await self._commit(session, outcome)
             elif visit.dropped:
                 logger.warning("session data of %r was %s", visit.request.path, visit.dropped)
-        if manager.noise.due(manager.now()):
+        if manager.noise.since is not None and manager.noise.due(manager.now()):
             await self.flush()
 
     async def flush(self) -> None:

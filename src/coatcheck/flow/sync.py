@@ -193,7 +193,7 @@ class Exchange:
                 self._commit(session, outcome)
             elif visit.dropped:
                 logger.warning("session data of %r was %s", visit.request.path, visit.dropped)
-        if manager.noise.due(manager.now()):
+        if manager.noise.since is not None and manager.noise.due(manager.now()):
             self.flush()
 
     def flush(self) -> None:
