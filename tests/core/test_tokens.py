@@ -249,14 +249,12 @@ def test_a_token_of_another_realm_is_garbage():
     assert judge(b"__Host-console", record(), TICKET, 1000.0, 60.0) == (TokenClass.GARBAGE, b"")
 
 
-def test_the_turn_is_not_even_looked_at_without_the_family(monkeypatch):
-    """P2: whoever knows only a handle gets no comparison of the turn, let alone an effect."""
-
-    def never(*_):
-        raise AssertionError
-
-    monkeypatch.setattr(tokens, "turn_proof", never)
-    assert judge(REALM, record(), STRANGER, 1000.0, 60.0) == (TokenClass.GARBAGE, b"")
+def test_a_turn_counts_only_under_its_own_family():
+    """P2: the proof of a turn covers its family, so whoever knows only a handle, or a turn besides, has nothing."""
+    borrowed = Ticket(TICKET.handle, STRANGER.family, TICKET.turn)
+    for presented in (STRANGER, borrowed):
+        assert judge(REALM, record(), presented, 1000.0, 60.0) == (TokenClass.GARBAGE, b"")
+    assert judge(REALM, record(**TOMBSTONE), borrowed, 1000.0, 60.0) == (TokenClass.GARBAGE, b"")
     assert judge(REALM, record(**TOMBSTONE), TICKET, 1000.0, 60.0) == (TokenClass.ENDED, b"")
 
 

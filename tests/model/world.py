@@ -12,6 +12,8 @@ Rules
 - What must hold is asked of each new state of the store, and of each step (`Checks`).
 """
 
+# ruff: noqa: TRY003 - what broke is the message
+
 from __future__ import annotations
 
 import marshal
@@ -55,7 +57,7 @@ NOBODY = -1
 EVIL = (TokenClass.LATE, TokenClass.STALE)
 
 
-class Broken(AssertionError):
+class BrokenError(AssertionError):
     """Something that must hold does not: which, and what happened before."""
 
     def __init__(self, check: str, what: str) -> None:
@@ -84,6 +86,9 @@ class Rules(NamedTuple):
     delivered_within: float = 450.0
     operator: tuple[str, ...] = ()
     skews: tuple[float, ...] = (0.0,)
+    """How far the clocks of the workers are ahead of the store's."""
+    flaky: bool = False
+    """Whether the store may fail to note a first sight (contract 1.3: best effort)."""
     refused: bool = False
     """Whether the browser may be refused: an operator, a thief or its own step-ups are at work."""
 
@@ -263,8 +268,12 @@ class World:
         said = f"{who}'s {flight.act} stores {type(visit.urgent[0]).__name__} before its handler"
         if visit.record is None:
             yield said, after
-        else:
-            yield said, _more(after, flight._replace(phase=READY))
+            return
+        yield said, _more(after, flight._replace(phase=READY))
+        if self.rules.flaky:
+            unsure = _clone(visit)
+            self.manager.unsighted(Session(unsure))
+            yield f"the store fails: {said}", _more(state, flight._replace(phase=READY, visit=unsure))
 
     def _finish(self, state: State, flight: Flight, who: str) -> Iterator[Step]:
         """Run the handler and commit what it leaves."""
@@ -310,7 +319,7 @@ class World:
 
     def _operate(self, state: State, act: str) -> Iterator[Step]:
         """End a session, or all of the subject's, from outside."""
-        if state.revoked:
+        if state.revoked or all(record.ended_at is not None for record in state.records.values()):
             return
         self._put(state)
         for handle in state.records if act == "revoke" else ("",):
@@ -320,9 +329,7 @@ class World:
             else:
                 change = EndOthers(realm=self.manager.realm, subject=SUBJECT, because="operator")
             self.store.commit(self._entropy(16), (change,), durable=True)
-            after = self._kept(state)
-            if after.records != state.records:
-                yield f"operator: {act} {handle}", after._replace(revoked=True)
+            yield f"operator: {act} {handle}", self._kept(state)._replace(revoked=True)
 
     # -- the store, lent to a state ----------------------------------------------------------------------------------
 
@@ -370,13 +377,13 @@ class World:
         self.asked["one successor"] += 1
         if ticket is None or not _opens(self.manager, record, ticket):
             what = "a commit stored a turn whose token it did not hand out"
-            raise Broken("one successor", what)
+            raise BrokenError("one successor", what)
         if record.handle in handles:
             session = state.tokens[handles.index(record.handle)].session
             turn = sum(handle == record.handle for handle in handles)
             if turn != state.tokens[presented].turn + 1:
                 what = f"turn {state.tokens[presented].turn} got a successor beside turn {turn - 1}"
-                raise Broken("one successor", what)
+                raise BrokenError("one successor", what)
         else:
             session, turn = len(set(handles)), 0
         token = Token(ticket, record.turn_proof, session, turn)
@@ -404,14 +411,14 @@ class Checks:
                 opening.append(index)
             asked["recognised"] += 1
             if visit.presented is None:
-                raise Broken("recognised", f"{_name(state, index)} was issued, and is taken for garbage")
+                raise BrokenError("recognised", f"{_name(state, index)} was issued, and is taken for garbage")
         asked["two turns"] += 1
         if len(opening) > 2:
-            raise Broken("two turns", f"{', '.join(_name(state, one) for one in opening)} all open a session")
+            raise BrokenError("two turns", f"{', '.join(_name(state, one) for one in opening)} all open a session")
         live = [one for one in state.records.values() if one.ended_at is None]
         asked["one session"] += 1
         if len(live) > 1:
-            raise Broken("one session", f"{len(live)} authenticated sessions live")
+            raise BrokenError("one session", f"{len(live)} authenticated sessions live")
         self._superseded(state, opening)
         self._over(state, opening, live)
         self._garbage(state)
@@ -423,20 +430,22 @@ class Checks:
                 if over and seen is not None and state.now - seen >= SUPERSEDED:
                     self.world.asked["superseded"] += 1
                     if index in opening:
-                        what = f"{_name(state, index)} opens {state.now - seen:g} s after the first sight of a later one"
-                        raise Broken("superseded", what)
+                        what = (
+                            f"{_name(state, index)} opens {state.now - seen:g} s after the first sight of a later one"
+                        )
+                        raise BrokenError("superseded", what)
 
     def _over(self, state: State, opening: list[int], live: Sequence[Record]) -> None:
         if state.revoked:
             self.world.asked["revocation"] += 1
             if live:
-                raise Broken("revocation", f"{live[0]} lives after its revocation")
+                raise BrokenError("revocation", f"{live[0]} lives after its revocation")
         for handle in state.logged_out:
             self.world.asked["logout"] += 1
             if state.records[handle].ended_at is None or any(
                 state.tokens[one].ticket.handle == handle for one in opening
             ):
-                raise Broken("logout", "a session opens after its logout was committed")
+                raise BrokenError("logout", "a session opens after its logout was committed")
 
     def _garbage(self, state: State) -> None:
         """Present the right handle, and even the right turn, with another family: nothing may come of it."""
@@ -450,7 +459,7 @@ class Checks:
             outcome = world.manager.settle(session, 200, ())
             world.asked["garbage"] += 1
             if visit.presented is not None or visit.urgent or visit.notes or outcome.changes:
-                raise Broken("garbage", f"a wrong family changes {_name(state, state.tokens.index(token))}")
+                raise BrokenError("garbage", f"a wrong family changes {_name(state, state.tokens.index(token))}")
         assert world.shelf.records == before
 
     def on_open(self, visit: Visit, flight: Flight, rules: Rules) -> None:
@@ -459,18 +468,18 @@ class Checks:
         if visit.record is not None:
             return
         if not flight.thief and not rules.refused:
-            raise Broken("honest", f"the browser is refused ({TokenClass(visit.presented_as).name})")
+            raise BrokenError("honest", f"the browser is refused ({TokenClass(visit.presented_as).name})")
         asked["evidence"] += 1
         if not visit.urgent and not visit.notes:
-            raise Broken("evidence", f"{TokenClass(visit.presented_as).name} is refused without a trace")
+            raise BrokenError("evidence", f"{TokenClass(visit.presented_as).name} is refused without a trace")
         if visit.presented_as in EVIL and rules.on_theft == "note":
             asked["theft noted"] += 1
             if visit.urgent:
-                raise Broken("theft noted", "an old token ends the session, and only a note was asked for")
+                raise BrokenError("theft noted", "an old token ends the session, and only a note was asked for")
         if visit.presented_as in EVIL and rules.on_theft == "end":
             asked["theft ends"] += 1
             if not any(isinstance(change, End) and change.because == "theft" for change in visit.urgent):
-                raise Broken("theft ends", "an old token does not end the session")
+                raise BrokenError("theft ends", "an old token does not end the session")
 
     def on_urgent(self, visit: Visit, state: State, rules: Rules) -> None:
         """Ask after the commit before a handler: is a session over whose old token was presented?"""
@@ -480,29 +489,29 @@ class Checks:
             while handle is not None:
                 record = state.records[handle]
                 if record.ended_at is None:
-                    raise Broken("theft ended", f"{record} lives although an old token was presented")
+                    raise BrokenError("theft ended", f"{record} lives although an old token was presented")
                 handle = record.successor
 
     def on_answer(self, state: State, flight: Flight, visit: Visit, outcome: Outcome, rules: Rules) -> None:
         """Ask of an answer as it is sent: does its cookie open a session that is live now, and only its newest?"""
         asked = self.world.asked
         if outcome.reply is not None and not flight.thief and not rules.refused:
-            raise Broken("honest", f"the browser is answered {outcome.reply.status}")
+            raise BrokenError("honest", f"the browser is answered {outcome.reply.status}")
         asked["honest"] += not flight.thief
         for cookie in outcome.cookies:
             value = cookie.split(b";")[0].partition(b"=")[2]
             if not value:
                 asked["deletion"] += 1
                 if flight.act != "logout":
-                    raise Broken("deletion", "an answer to something else than a logout takes the cookie away")
+                    raise BrokenError("deletion", "an answer to something else than a logout takes the cookie away")
                 continue
             index = _index(state, value)
             record = state.records[state.tokens[index].ticket.handle]
             asked["handed out"] += 1
             if record.ended_at is not None:
-                raise Broken("handed out", f"an answer sets the cookie of a session that is over ({record})")
+                raise BrokenError("handed out", f"an answer sets the cookie of a session that is over ({record})")
             if record.turn_proof != state.tokens[index].proof:
-                raise Broken("handed out", f"an answer sets {_name(state, index)}, which is superseded already")
+                raise BrokenError("handed out", f"an answer sets {_name(state, index)}, which is superseded already")
 
 
 # What a handler does.
@@ -565,7 +574,7 @@ def _index(state: State, value: bytes) -> int:
         if tokens.value_of(token.ticket) == value:
             return index
     what = "an answer hands out a token that is no turn of the session"
-    raise Broken("one successor", what)
+    raise BrokenError("one successor", what)
 
 
 def _name(state: State, index: int) -> str:
@@ -625,9 +634,7 @@ def _record_key(record: Record, now: float, proofs: dict[bytes, int], handles: d
     )
 
 
-def _flight_key(
-    state: State, flight: Flight, proofs: dict[bytes, int], handles: dict[str, int], timed: bool
-) -> Any:
+def _flight_key(state: State, flight: Flight, proofs: dict[bytes, int], handles: dict[str, int], timed: bool) -> Any:
     now = state.now
     visit, outcome = flight.visit, flight.outcome
     if visit is None:
@@ -644,7 +651,8 @@ def _flight_key(
         *key,
         1,
         int(visit.standing),
-        min(1, stored.version - record.version),  # the store only counts up: a version that is past stays past
+        # the store only counts up: a version that is past stays past
+        min(1, stored.version - record.version) if record.version else 1,
         record.used_at is not None and visit.arrived >= record.used_at + RENEW,
         visit.arrived >= record.handed_at + RENEW,
         believed,
@@ -661,7 +669,12 @@ def _flight_key(
 def _change_key(change: Change, now: float, stored: Record) -> Any:
     record = change.record if isinstance(change, Insert | Update | Replace) else None
     planned = () if record is None else (_age(now, record.handed_at), _age(now, record.used_at))
-    return (type(change).__name__, getattr(change, "because", ""), planned, record is None or record.data == stored.data)
+    return (
+        type(change).__name__,
+        getattr(change, "because", ""),
+        planned,
+        record is None or record.data == stored.data,
+    )
 
 
 class Walk(NamedTuple):
@@ -674,7 +687,7 @@ class Walk(NamedTuple):
 
 
 def walk(rules: Rules, most: int = 10_000_000, doubt: int = 0) -> Walk:
-    """Visit every state that the rules allow, breadth first; raise Broken, with the shortest way there.
+    """Visit every state that the rules allow, breadth first; raise BrokenError, with the shortest way there.
 
     `doubt`: of so many states that look like an earlier one, ask of one whether it also behaves like it.
     """
@@ -702,7 +715,7 @@ def walk(rules: Rules, most: int = 10_000_000, doubt: int = 0) -> Walk:
             stores.add(inner)
             try:
                 world.checks.of_state(state)
-            except Broken as broken:
+            except BrokenError as broken:
                 broken.trace = _trace(origins, digest)
                 raise
 
@@ -713,19 +726,19 @@ def walk(rules: Rules, most: int = 10_000_000, doubt: int = 0) -> Walk:
             for said, after in world.steps(state):
                 steps += 1
                 visit(after, digest, said)
-        except Broken as broken:
+        except BrokenError as broken:
             broken.trace = broken.trace or _trace(origins, digest)
             raise
     return Walk(len(origins), len(stores), steps, world.asked)
 
 
 def _same(world: World, one: State, other: State) -> None:
-    """Raise Broken if two states with one key can do different things."""
+    """Raise BrokenError if two states with one key can do different things."""
     timed = world.rules.assume
     found = [{repr(key_of(after, timed=timed)) for _, after in world.steps(state)} for state in (one, other)]
     if found[0] != found[1]:
         what = f"two states of one key part: {sorted(found[0] ^ found[1])[:2]}"
-        raise Broken("one key", what)
+        raise BrokenError("one key", what)
 
 
 def _trace(origins: dict[bytes, tuple[bytes, str]], digest: bytes) -> list[str]:

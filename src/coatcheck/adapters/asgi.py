@@ -85,7 +85,7 @@ class SessionMiddleware:
         if isinstance(session, Reply):
             await _refuse(scope, send, session)
             return
-        before = scope.get("session")
+        before = None if outer is None else scope["session"]
         scope["session"] = session
         scope[_KEY] = connection = serve(self, session, scope, receive, send)
         try:
@@ -102,7 +102,7 @@ class SessionMiddleware:
                 scope["session"], scope[_KEY] = before, outer
             if connection.watch is not None:
                 await connection.watch.stop()
-            await (exchange.close(session) if session.settled else exchange.abandon(session))
+            await (exchange.abandon(session) if session.visit.outcome is None else exchange.close(session))
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def closing_send(message: Message) -> None:
@@ -332,7 +332,7 @@ def _request(scope: Scope) -> Request:
 
 def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     for name, value in headers:
-        if len(name) == 12 and name.lower() == b"content-type":
+        if name == b"content-type":  # names are lower case in ASGI
             return value.lower().startswith(b"text/event-stream")
     return False
 

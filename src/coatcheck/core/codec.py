@@ -25,10 +25,8 @@ from .errors import CoatcheckError, DataError
 VERSION = b"\x01"
 
 _SCALARS: frozenset[type] = frozenset({str, int, float, bool, type(None), bytes})
-_STR: frozenset[type] = frozenset({str})
 _NO_INTS: frozenset[type] = _SCALARS - {int}
 _MOST_DEPTH = 64
-_MOST_PLAIN = 4096
 
 _DATETIME, _DATE, _UUID, _DECIMAL, _TUPLE, _SET, _INT = range(1, 8)
 
@@ -89,29 +87,28 @@ def decode(raw: bytes) -> dict[str, Any]:
 
 
 def _is_plain(data: dict[str, Any]) -> bool:
-    """Tell, fast, that msgpack can take the data as it is: False only means that each value is looked at."""
-    level: list[Any] = [data]
+    """Tell, fast, that msgpack can take the data as it is; False only means that each value is looked at.
+
+    At most _MOST_DEPTH containers are looked into, so that depth and cycles are left to those who can name the key.
+    """
+    waiting: list[Any] = [data]
     for _ in range(_MOST_DEPTH):
-        below: list[Any] = []
-        for container in level:
-            values = container
-            if type(container) is dict:
-                if not _STR.issuperset(map(type, container)):
+        values = waiting.pop()
+        if type(values) is dict:
+            for key in values:
+                if type(key) is not str:
                     return False
-                values = container.values()
-            if _SCALARS.issuperset(map(type, values)):
+            values = values.values()
+        for value in values:
+            kind = type(value)
+            if kind is str or kind is int:
                 continue
-            for value in values:
-                kind = type(value)
-                if kind is dict or kind is list:
-                    below.append(value)
-                elif kind not in _SCALARS:
-                    return False
-        if not below:
+            if kind is dict or kind is list:
+                waiting.append(value)
+            elif kind not in _SCALARS:
+                return False
+        if not waiting:
             return True
-        if len(below) > _MOST_PLAIN:
-            return False
-        level = below
     return False
 
 

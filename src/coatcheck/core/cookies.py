@@ -158,21 +158,28 @@ class CookieWriter:
         at = header.find(needle)
         if at < 0:
             return None
+        start = at + self._length
+        again = header.find(needle, start)
+        if again < 0 and (at == 0 or header[at - 2 : at] == b"; "):
+            return self._value(header, start)  # once, as browsers write it
         found: bytes | None = None
         while at >= 0:
-            start = at + self._length
-            if header[at - 2 : at] == b"; " or self._begins_pair(header, at):
-                end = header.find(b";", start)
-                value = header[start:end] if end >= 0 else header[start:]
-                if self._host and b"," in value:
-                    value = value[: value.find(b",")]
-                value = value.strip(b" \t")
+            if self._begins_pair(header, at):
+                value = self._value(header, start)
                 if found is None:
                     found = value
                 elif found != value:
                     return AMBIGUOUS
-            at = header.find(needle, start)
+            at, start = again, again + self._length
+            again = header.find(needle, start)
         return found
+
+    def _value(self, header: bytes, start: int) -> bytes:
+        end = header.find(b";", start)
+        value = header[start:end] if end >= 0 else header[start:]
+        if self._host and b"," in value:
+            value = value[: value.find(b",")]
+        return value.strip(b" \t")
 
     def _begins_pair(self, header: bytes, at: int) -> bool:
         before = header[max(0, at - 64) : at].rstrip(b" \t") or header[:at].rstrip(b" \t")

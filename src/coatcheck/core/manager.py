@@ -66,6 +66,10 @@ class Absent(Enum):
     PREFLIGHT = 3
 
 
+_NO_COOKIE = Absent.NO_COOKIE
+_SAFE = csrf.SAFE_METHODS
+
+
 class SessionManager:
     """The rules of one application: settings, clock and randomness. Shared by all requests; keeps no session."""
 
@@ -89,6 +93,8 @@ class SessionManager:
         self._clients = Clients(chosen.trusted_proxies)
         self._screen = Screen(chosen, self._heard)
         self._check = self._screen.check
+        self._calm = self._screen.any_host  # then an ordinary GET is never refused
+        self._plain = chosen.data is None and not chosen.policies
         self._settler = Settler(
             chosen,
             self.clocks,
@@ -118,20 +124,22 @@ class SessionManager:
 
     def identify(self, request: Request) -> Ticket | Absent | Reply:
         """Return the ticket that a request presents, why there is none, or the answer that refuses it."""
-        reply = self._check(request)
-        if reply is not None:
-            return reply
+        if not self._calm or request.method != "GET" or request.kind != "http":
+            reply = self._check(request)
+            if reply is not None:
+                return reply
         if request.method == "OPTIONS" and request.header(b"access-control-request-method"):
             return Absent.PREFLIGHT  # browsers send it without cookies (Fetch section 4.8): it is about nobody
-        header = request.header(b"cookie")
-        if not header:
-            return Absent.NO_COOKIE
+        found = [value for name, value in request.headers if name == b"cookie"]
+        if not found:
+            return _NO_COOKIE
+        header = found[0] if len(found) == 1 else b"; ".join(found)
         if len(header) > MOST_HEADER:
             self._heard("session_cookie_oversize", request)
             return replies.TOO_LARGE
         value = self.cookie.find(header)
         if value is None:
-            return Absent.NO_COOKIE
+            return _NO_COOKIE
         if not isinstance(value, bytes):
             self._heard("session_cookie_ambiguous", request)
             return Absent.AMBIGUOUS
@@ -159,11 +167,10 @@ class SessionManager:
         if isinstance(ticket, Ticket):
             self._judge(visit, ticket, record, floor)
         else:
-            visit.bare = ticket is Absent.NO_COOKIE
-        session = make(visit)
-        if request.method not in csrf.SAFE_METHODS and self.settings.csrf != "off":
-            return self._missing(visit) or session
-        return session
+            visit.bare = ticket is _NO_COOKIE
+        if request.method in _SAFE or self.settings.csrf == "off":
+            return make(visit)
+        return self._missing(visit) or make(visit)
 
     def blank(self, request: Request, make: Callable[[Visit], S] = Session) -> S:  # type: ignore[assignment]
         """Return an anonymous session that is never stored: the store is away and the application wants to go on."""
@@ -196,7 +203,9 @@ class SessionManager:
             return self._once(visit, facts.about("session_from_the_future", record, now, None), 3600.0)
         if standing is TokenClass.ENDED:
             return self._ended(visit, record)
-        if standing is not TokenClass.STALE:
+        idle = record.idle_for
+        in_time = now < record.expires_at and (idle is None or now < record.seen_at + idle)
+        if standing is not TokenClass.STALE and not (in_time and self._plain and not floor):
             why = self._over(record, now, floor)
             if why is not None:
                 return self._end(visit, record, why)
@@ -214,11 +223,11 @@ class SessionManager:
         now = visit.arrived
         try:
             data = codec.decode(record.data)
-            if self.settings.data is not None:
+            if not self._plain and self.settings.data is not None:
                 typed.to_type(data, self.settings.data)
         except (codec.UnknownVersion, DataError) as error:
             return self._once(visit, facts.about("session_unreadable", record, now, None, why=str(error)), 3600.0)
-        if self.settings.policies:
+        if not self._plain and self.settings.policies:
             verdict = self._verdict(record, now)
             if verdict.action is policies.Action.END:
                 return self._end(visit, record, verdict.because or "policy")
@@ -357,6 +366,12 @@ class SessionManager:
             return Outcome(changes=changes, vary=("Cookie",))
         refusal = self.challenge(visit, reauthenticate=False, within=None)
         return Outcome(changes=changes, reply=refusal.reply)
+
+    def unsighted(self, session: Session) -> None:
+        """Take note that a first sight may not be stored: what this exchange writes is laid on what is stored then."""
+        visit = session.visit
+        if visit.record is not None:
+            visit.record = replace(visit.record, version=0)  # no stored record has it
 
     def committed(self, session: Session, outcome: Outcome) -> None:
         """Take note that an outcome is stored: what the handler asked for is done, later writes build on it."""

@@ -20,12 +20,12 @@ class Screen:
         self._origins = checked_origins(settings.origins, insecure=self._insecure)
         self._trusted = frozenset(csrf.check_origin(origin) for origin in settings.trusted_origins)
         self._exempt = frozenset(settings.csrf_exempt)
-        self._any_host = bool(self._origins) and not self._insecure
+        self.any_host = bool(self._origins) and not self._insecure
         self._host_seen: bytes | None = None
 
     def check(self, request: Request) -> Reply | None:
         """Return the answer to a request that is refused whoever sends it: wrong host, or caused by another site."""
-        if not self._any_host and (reply := self._wrong_host(request)) is not None:
+        if not self.any_host and (reply := self._wrong_host(request)) is not None:
             return reply
         if request.method in csrf.SAFE_METHODS and request.kind == "http":
             return None

@@ -79,6 +79,7 @@ class Visit(msgspec.Struct, eq=False):
 
     # what the handler asked for
     consulted: bool = False
+    asked: bool = False  # for anything but the plain data
     wrote: bool = False  # a key was set or deleted; nested changes do not show here
     login: Login | None = None
     logout: Literal["", "here", "everywhere"] = ""
@@ -264,6 +265,7 @@ class Session(MutableMapping[str, Any]):
             visit.data = {}
         if remember is None:
             remember = before == subject and visit.record is not None and visit.record.persistent
+        visit.asked = True
         visit.typed = None
         visit.renew = None
         visit.login = Login(subject, tuple(methods), int(level), remember, visit.counter.mint())
@@ -271,6 +273,7 @@ class Session(MutableMapping[str, Any]):
     def logout(self, *, everywhere: bool = False) -> None:
         """End this session, or with `everywhere` all of the subject's; committed whatever becomes of the response."""
         visit = self._looked()
+        visit.asked = True
         visit.logout = "everywhere" if everywhere or visit.logout == "everywhere" else "here"
         visit.login = visit.renew = visit.planned = visit.typed = visit.lasting = None
         visit.wanted = False
@@ -287,12 +290,14 @@ class Session(MutableMapping[str, Any]):
             message = "a websocket cannot renew a session: it cannot hand out a cookie"
             raise SettledError(message)
         if visit.login is None and visit.record is not None and not visit.logout:
+            visit.asked = True
             visit.renew = visit.counter.mint()
 
     def end_others(self, because: Because = "owner") -> None:
         """End the subject's other sessions, in the same commit as whatever else this request does."""
-        self._before_start("end_others")
-        self.visit.end_others = because
+        visit = self._before_start("end_others")
+        visit.asked = True
+        visit.end_others = because
 
     def require_login(self, *, within: timedelta | float | None = None, level: int | None = None) -> str:
         """Return the subject, or raise Refusal: nobody, not surely enough, or not recently enough (seconds)."""
@@ -341,6 +346,7 @@ class Session(MutableMapping[str, Any]):
         if seconds is not None and seconds <= 0:
             message = f"an idle timeout is above 0 seconds (found {seconds:g}); to end a session call logout()"
             raise DataError(message, key="idle", found="number")
+        self.visit.asked = True
         self.visit.lasting = Lasting(seconds, until, browser_only)
 
     def keep(self) -> None:
@@ -361,6 +367,7 @@ class Session(MutableMapping[str, Any]):
         """
         visit = self._looked()
         if visit.typed is None or not visit.typed.is_of(kind):
+            visit.asked = True
             visit.typed = Typed(self, kind, typed.to_type(visit.data, kind))
         return visit.typed
 

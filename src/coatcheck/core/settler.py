@@ -38,6 +38,7 @@ from .tokens import TokenClass
 
 _SKIP_RENEWAL = frozenset({204, 206, 304})
 _THEFT = (TokenClass.STRAGGLER, TokenClass.LATE, TokenClass.STALE)
+_CURRENT = TokenClass.CURRENT
 _NOTHING = Outcome()
 _COOKIE = ("Cookie",)
 _LOOKED = Outcome(vary=_COOKIE)
@@ -54,6 +55,7 @@ class Settler:
         "_limit",
         "_now",
         "_passive",
+        "_quiet",
         "_realm",
         "_realm_bytes",
         "_renew",
@@ -86,6 +88,7 @@ class Settler:
         self._client = client
         self._passive = frozenset(settings.passive)
         self._touch_every = clocks.touch_every
+        self._quiet = self._touch_every * 0.75  # no session's share of the jitter is larger (see `_settle_read`)
         self._renew = inf if clocks.renew is None else clocks.renew
         kind = settings.data
         self._untouched = b"" if kind is None else codec.encode(typed.from_type(typed.to_type({}, kind)))
@@ -96,6 +99,19 @@ class Settler:
         Raises DataError, naming key and type, for a value that a session cannot keep.
         """
         visit.status, visit.headers = status, headers
+        record = visit.record
+        if (
+            record is not None  # the ordinary read, in one look: nothing was asked for, nothing changed, nothing is due
+            and not visit.asked
+            and not visit.wrote
+            and not visit.due
+            and visit.standing == _CURRENT
+            and record.used_at is not None
+            and visit.arrived < record.used_at + self._renew
+            and visit.arrived < record.seen_at + self._quiet
+            and (not visit.consulted or codec.is_unchanged(visit.base, visit.data))
+        ):
+            return _LOOKED if visit.consulted else _NOTHING
         failed = status >= 500 and not visit.kept
         if visit.logout:
             outcome = self._settle_logout(visit, failed)
@@ -105,10 +121,10 @@ class Settler:
             outcome = self._settle_login(visit, ())
         elif visit.renew is not None:
             outcome = self._settle_renew(visit)
-        elif visit.record is None:
+        elif record is None:
             outcome = self._settle_new(visit)
         else:
-            outcome = self._settle_known(visit, visit.record)
+            outcome = self._settle_known(visit, record)
         if not visit.consulted or outcome.vary:
             return outcome
         return _LOOKED if outcome is _NOTHING else replace(outcome, vary=_COOKIE)

@@ -26,6 +26,7 @@ STRAGGLER_UNTIL = 300.0
 _SHAPE = re.compile(rb"c1\.([A-Za-z0-9_-]{18})\.([A-Za-z0-9_-]{24})\.([A-Za-z0-9_-]{24})").fullmatch
 _HANDLE = re.compile(r"[A-Za-z0-9_-]{18}").fullmatch
 _URLSAFE = bytes.maketrans(b"+/", b"-_")
+_same = hmac.compare_digest
 
 
 class TokenClass(IntEnum):
@@ -90,18 +91,18 @@ def csrf_key(realm: bytes, family: bytes) -> bytes:
 def judge(realm: bytes, record: Record, ticket: Ticket, arrived: Instant, grace: float) -> tuple[TokenClass, bytes]:
     """Return the class of a ticket, judged once by its arrival time, and the proof of its turn.
 
-    Every class but GARBAGE means that the presenter proved `family`.
+    Every class but GARBAGE means that the presenter proved `family`; a turn's proof covers it, so CURRENT is told first.
     """
     # no secret in a local variable: error trackers send those of every frame
     handle = ticket.handle
-    if not hmac.compare_digest(record.family_proof, family_proof(realm, handle, ticket.family)):
+    proof = turn_proof(realm, handle, ticket.family, ticket.turn)
+    if record.turn_proof is not None and record.ended_at is None and _same(record.turn_proof, proof):
+        return TokenClass.CURRENT, proof
+    if not _same(record.family_proof, family_proof(realm, handle, ticket.family)):
         return TokenClass.GARBAGE, b""
     if record.ended_at is not None:
         return TokenClass.ENDED, b""
-    proof = turn_proof(realm, handle, ticket.family, ticket.turn)
-    if record.turn_proof is not None and hmac.compare_digest(record.turn_proof, proof):
-        return TokenClass.CURRENT, proof
-    if record.former_proof is not None and hmac.compare_digest(record.former_proof, proof):
+    if record.former_proof is not None and _same(record.former_proof, proof):
         return _former(record, arrived, grace), proof
     return TokenClass.STALE, proof
 

@@ -148,11 +148,11 @@ class AsyncExchange:
         if isinstance(session, Reply):
             return session
         visit = session.visit
+        if not visit.notes and not visit.urgent:
+            return session
         for commit_id, event in visit.notes:
             await self._try(commit_id, (Note(events=(event,)),), durable=False)
-        if visit.urgent:
-            return await self._urgent(request, session, again=True)
-        return session
+        return (await self._urgent(request, session, again=True)) if visit.urgent else session
 
     async def finish(self, session: Session, status: int, headers: Headers) -> Reply | Headers:
         """Commit what the exchange leaves and return the response's headers, or the answer that replaces it.
@@ -294,6 +294,7 @@ class AsyncExchange:
             if visit.urgent_required:
                 return self._away(request, error)
             logger.warning("session store: %s", error)
+            self.manager.unsighted(session)
         return session
 
     async def _reopened(self, request: Request, session: Session) -> Session | Reply:

@@ -147,11 +147,11 @@ class Exchange:
         if isinstance(session, Reply):
             return session
         visit = session.visit
+        if not visit.notes and not visit.urgent:
+            return session
         for commit_id, event in visit.notes:
             self._try(commit_id, (Note(events=(event,)),), durable=False)
-        if visit.urgent:
-            return self._urgent(request, session, again=True)
-        return session
+        return (self._urgent(request, session, again=True)) if visit.urgent else session
 
     def finish(self, session: Session, status: int, headers: Headers) -> Reply | Headers:
         """Commit what the exchange leaves and return the response's headers, or the answer that replaces it.
@@ -293,6 +293,7 @@ class Exchange:
             if visit.urgent_required:
                 return self._away(request, error)
             logger.warning("session store: %s", error)
+            self.manager.unsighted(session)
         return session
 
     def _reopened(self, request: Request, session: Session) -> Session | Reply:

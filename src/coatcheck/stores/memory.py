@@ -289,7 +289,14 @@ class _Rows:
         return self._shelf.records.get(handle)
 
     def swap(self, change: Update, commit_id: bytes, now: Instant) -> bool:
-        return False
+        """Apply an ordinary write, whose end does not come sooner: no index has to follow."""
+        record, stored = change.record, self.get(change.record.handle)
+        if stored is None or stored.version != change.was or stored.ended_at is not None or stored.by == commit_id:
+            return False
+        if stored.subject != record.subject or stored.realm != record.realm or record.deadline < stored.deadline:
+            return False
+        self._shelf.records[record.handle] = ledger.updated(stored, record, commit_id, now)
+        return True
 
     def touch(self, change: Touch, now: Instant) -> bool:
         stored = self.get(change.handle)
