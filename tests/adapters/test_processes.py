@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -48,8 +48,8 @@ def started(command: list[str], bound: socket.socket, **environment: str) -> sub
     def answers() -> bool:
         assert process.poll() is None, f"the server stopped with {process.returncode}"
         try:
-            return httpx.get(address, timeout=1).status_code == 200
-        except httpx.HTTPError:
+            return httpx2.get(address, timeout=1).status_code == 200
+        except httpx2.HTTPError:
             return False
 
     until(answers, 30)
@@ -95,7 +95,7 @@ class Visitor:
     """One browser that may turn to either port."""
 
     def __init__(self, ports: tuple[int, int]) -> None:
-        self.client = httpx.Client(headers=OURS, timeout=20)
+        self.client = httpx2.Client(headers=OURS, timeout=20)
         self.here, self.there = (f"http://localhost:{port}" for port in ports)
 
     def login(self, at: str) -> None:
@@ -134,11 +134,11 @@ def test_parallel_writes_through_all_processes_are_all_kept(visitor: Visitor) ->
 
     def write(number: int) -> int:
         at = visitor.there if number % 2 else visitor.here
-        return httpx.get(f"{at}/data?write=k{number}&value={number}", headers=cookie, timeout=20).status_code
+        return httpx2.get(f"{at}/data?write=k{number}&value={number}", headers=cookie, timeout=20).status_code
 
     def count(number: int) -> int:
         at = visitor.there if number % 2 else visitor.here
-        found: int = httpx.post(f"{at}/bump?key=n", headers=cookie, timeout=20).json()["count"]
+        found: int = httpx2.post(f"{at}/bump?key=n", headers=cookie, timeout=20).json()["count"]
         return found
 
     with ThreadPoolExecutor(8) as pool:
@@ -171,7 +171,7 @@ def test_an_event_stream_here_ends_properly_when_its_session_is_ended_there(visi
         chunks = stream.iter_text()
         assert next(chunks) == "data: alice\n\n"
         since = time.monotonic()
-        with httpx.Client(headers=OURS, cookies=visitor.client.cookies) as other:
+        with httpx2.Client(headers=OURS, cookies=visitor.client.cookies) as other:
             other.post(f"{visitor.there}/logout")
         assert list(chunks) == []
         assert time.monotonic() - since < 1
@@ -198,7 +198,7 @@ def test_forked_children_serve_what_their_parent_preloaded(tmp_path: Path) -> No
     try:
         with ThreadPoolExecutor(8) as pool:
             for _ in range(6):
-                answers = list(pool.map(lambda _: httpx.get(f"{address}/data?write=k", timeout=20), range(16)))
+                answers = list(pool.map(lambda _: httpx2.get(f"{address}/data?write=k", timeout=20), range(16)))
                 assert {one.status_code for one in answers} == {200}
                 seen |= {re.sub(r"\D", "", one.headers["server"]) for one in answers}
                 if len(seen) == 2:

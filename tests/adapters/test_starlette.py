@@ -143,10 +143,10 @@ MODULE_APP = app_of(store="memory://")
 
 @pytest.mark.parametrize("number", range(3))
 async def test_a_module_level_application_serves_many_loops(number: int) -> None:
-    import httpx
+    import httpx2
 
-    transport = httpx.ASGITransport(MODULE_APP)
-    async with httpx.AsyncClient(transport=transport, base_url=HTTPS, headers=OURS) as client:
+    transport = httpx2.ASGITransport(MODULE_APP)
+    async with httpx2.AsyncClient(transport=transport, base_url=HTTPS, headers=OURS) as client:
         assert (await client.post("/login")).status_code == 303
         assert (await client.get("/me")).text == "alice"
 

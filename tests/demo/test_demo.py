@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from starlette.applications import Starlette
 
@@ -641,8 +641,8 @@ def test_it_serves_until_it_is_interrupted(tmp_path: Path) -> None:
     assert serving.stdout is not None
     try:
         url = serving.stdout.readline().split()[-1]
-        assert "Hang up your coat" in httpx.get(url).text
-        assert httpx.get(url, headers={"host": "evil.test"}).status_code == 421
+        assert "Hang up your coat" in httpx2.get(url).text
+        assert httpx2.get(url, headers={"host": "evil.test"}).status_code == 421
     finally:
         serving.send_signal(signal.SIGINT)
         serving.communicate(timeout=20)

@@ -384,10 +384,10 @@ SOCKET = """url => new Promise(done => {
 })"""
 
 
+# over WSGI the handshake is drilled in test_sockets: wsgiref serves no sockets
+@pytest.mark.parametrize("town", ["asgi"], indirect=True)
 def test_a_socket_opens_for_our_own_page_and_for_no_other(context: BrowserContext, town: Town) -> None:
     """D63 in a browser (CSR-11): the victim's cookie rides on the handshake, the Origin tells."""
-    if town.kind == "wsgi":
-        pytest.skip("wsgiref serves no sockets; the WSGI handshake is drilled in test_sockets")
     page = logged_in(context, town, VICTIM)
     url = town.url(VICTIM, "/ws").replace("https:", "wss:")
     assert page.evaluate(SOCKET, url) == "open"

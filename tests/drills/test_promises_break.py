@@ -253,13 +253,16 @@ def test_every_promise_is_broken_at_least_once() -> None:
     assert {row.promise for row in ROWS} == set(PROMISES)
 
 
-@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
-@pytest.mark.parametrize("row", ROWS, ids=str)
+# the contract knows no doors, so its rows are run once
+CASES = [
+    (row, kind) for row in ROWS for kind in ("asgi", "wsgi") if kind == "asgi" or not row.check.startswith("contract")
+]
+
+
+@pytest.mark.parametrize(("row", "kind"), CASES, ids=str)
 def test_a_broken_promise_is_noticed(
     row: Row, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    if row.check.startswith("contract") and kind == "wsgi":
-        pytest.skip("the contract knows no doors")
     run(row, kind, tmp_path / "whole")
     for target in row.targets.split():
         owner, name = _owner(target)
