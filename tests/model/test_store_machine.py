@@ -67,7 +67,7 @@ class Luckless:
     def __init__(self, store: Any) -> None:
         self.store, self.listeners = store, store.listeners
         self.fault, self.down = "", False
-        self.applied = self.failed = False
+        self.applied = self.failed = self.unsure = False
 
     def load(self, handle: str) -> Record | None:
         if self.down:
@@ -86,6 +86,7 @@ class Luckless:
         conflict = self.store.commit(commit_id, changes, durable)
         self.applied = self.applied or conflict is None
         if fault.startswith("lost"):
+            self.unsure = conflict is not None
             message = "reset"
             raise Unknown(message)
         return conflict
@@ -268,6 +269,7 @@ class StoreMachine(RuleBasedStateMachine):
         if one.act:
             return
         self.clock.wind(0.01)
+        self.store.unsure = False
         alive = one.kept is None or one.kept.because is None
         try:
             found = self.exchange.bump(one.session, "count")
@@ -286,6 +288,7 @@ class StoreMachine(RuleBasedStateMachine):
         if one.act:
             return
         self.clock.wind(0.01)
+        self.store.unsure = False
         found = self.exchange.take(one.session, key)
         if one.kept is None:
             assert found == one.data.pop(key, None)
@@ -332,7 +335,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.clock.wind(0.01)
         before = set(self._stored())
         store = self.store
-        store.fault, store.applied, store.failed = fault, False, False
+        store.fault, store.applied, store.failed, store.unsure = fault, False, False, False
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sync, "sleep", lambda _: None)
             if fault in ("crash", "lost"):
@@ -546,11 +549,16 @@ class StoreMachine(RuleBasedStateMachine):
     # -- the reference's own steps -----------------------------------------------------------------------------------
 
     def _rebase(self, one: Open) -> None:
-        """Lay what a request changed on what is stored by now: key by key, the later one wins."""
+        """Lay what a request changed on what is stored by now: key by key, the later one wins.
+
+        Who could not know whether he had been the earlier one counts as the earlier one (contract 1.2, rule 0).
+        """
         assert one.kept is not None
         fresh = copy.deepcopy(one.kept.data)
         for key in one.base.keys() | one.data.keys():
-            if one.base.get(key) != one.data.get(key):
+            mine, was, theirs = one.data.get(key), one.base.get(key), fresh.get(key)
+            yields = self.store.unsure and theirs not in (was, mine)
+            if was != mine and not yields:
                 if key in one.data:
                     fresh[key] = one.data[key]
                 else:

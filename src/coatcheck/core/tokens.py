@@ -91,7 +91,7 @@ def csrf_key(realm: bytes, family: bytes) -> bytes:
 def judge(realm: bytes, record: Record, ticket: Ticket, arrived: Instant, grace: float) -> tuple[TokenClass, bytes]:
     """Return the class of a ticket, judged once by its arrival time, and the proof of its turn.
 
-    Every class but GARBAGE means that the presenter proved `family`; a turn's proof covers it, so CURRENT is told first.
+    Every class but GARBAGE means that the presenter proved `family`; a turn's proof covers it, so CURRENT comes first.
     """
     # no secret in a local variable: error trackers send those of every frame
     handle = ticket.handle

@@ -227,11 +227,11 @@ class AsgiConnection:
             self._incoming.put_nowait({"type": "websocket.connect"})
         else:
             self._incoming.put_nowait({"type": "http.request", "body": self._sent.body})
-        self._task = asyncio.ensure_future(self._driver.app(self._scope(), self._receive, self._send))
+        task = self._task = asyncio.ensure_future(self._driver.app(self._scope(), self._receive, self._send))
         self._ready.set()
         error: BaseException | None = None
         try:
-            await self._task
+            await task
         except BaseException as problem:  # noqa: BLE001 - a server survives its applications
             error = problem
         self._driver.order_faults.extend(self._order.faults)
