@@ -161,6 +161,11 @@ def _weak_in_grace(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Settler, "_is_step_up", weak)
 
 
+def _any_successor(patch: pytest.MonkeyPatch) -> None:
+    """Let a second step-up follow a first one whatever became of that one's session."""
+    patch.setattr(ledger, "_unseen_successor", lambda table, old: old.successor and table.get(old.successor))
+
+
 def _forgiving(patch: pytest.MonkeyPatch) -> None:
     """Refuse the presenter of an old token, and leave it at that."""
     patch.setattr(SessionManager, "_replayed", lambda *_: None)
@@ -183,6 +188,7 @@ MUTANTS: list[tuple[str, Patch, Rules, set[str]]] = [
     ("successor_handed_out_unasked", _handed_again_unasked, LOGOUT, {"handed out"}),
     ("step_up_by_insert_and_end", _unconditional_rotation, STEPS, {"one session", "revocation"}),
     ("step_up_in_the_grace_past_a_revocation", _weak_in_grace, GRACE_STEPS, {"one session", "revocation"}),
+    ("second_step_up_over_an_ended_successor", _any_successor, STEPS, {"revocation", "logout"}),
     (
         "revocation_that_stops_at_a_tombstone",
         lambda patch: patch.setattr(ledger, "_live_end", lambda _, record: record),

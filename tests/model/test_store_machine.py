@@ -615,7 +615,7 @@ class OnSqlite(StoreMachine):
 @pytest.mark.timeout(7200 if LONG else 120)
 @pytest.mark.parametrize("machine", [OnMemory, OnSqlite], ids=["memory", "sqlite"])
 def test_in_any_order_of_steps_the_promises_hold(machine: type[StoreMachine]) -> None:
-    examples = (20_000 if machine is OnMemory else 3_000) if LONG else (250 if machine is OnMemory else 60)
+    examples = (20_000 if machine is OnMemory else 3_000) if LONG else (400 if machine is OnMemory else 120)
     budget = settings(
         max_examples=examples,
         stateful_step_count=60 if LONG else 40,
