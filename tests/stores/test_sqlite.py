@@ -264,6 +264,17 @@ def test_several_processes_may_open_a_new_file_at_once(path: Path) -> None:
             assert len(store.find(Query(live=False)).items) == 4
 
 
+def test_a_fork_waits_for_no_connection_that_could_not_be_opened(path: Path) -> None:
+    path.write_text("no database" * 500)
+    store = SqliteStore(path)
+    with pytest.raises(StoreError) as kept:
+        store.load("A" * 18)
+    began = time.monotonic()
+    assert exit_codes([FORK.Process(target=int)]) == [0]
+    assert time.monotonic() - began < file.FORK_PATIENCE / 2
+    assert kept.value.__traceback__ is not None  # it held the connection
+
+
 def exit_codes(children: list[multiprocessing.Process]) -> list[int | None]:
     for child in children:
         child.start()

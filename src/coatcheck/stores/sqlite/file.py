@@ -133,10 +133,9 @@ class File:
         with self.gate:
             self.retire()
 
-    def shut(self) -> list[Link]:
+    def shut(self, until: float) -> list[Link]:
         """Let nobody open a connection, wait until those in use come back, and close them; return the stragglers."""
         self.gate.acquire()
-        until = time.monotonic() + FORK_PATIENCE
         while (straying := self.retire()) and time.monotonic() < until:
             time.sleep(0.0005)
         return straying
@@ -151,9 +150,15 @@ class File:
         db = sqlite3.connect(self.path, timeout=wait, isolation_level=None, check_same_thread=False)
         link = Link(db, era)
         self.links.add(link)
-        db.execute("pragma wal_autocheckpoint = 0")
-        db.execute("pragma synchronous = normal")
-        schema.ensure(db, self.path, wait)
+        try:
+            db.execute("pragma wal_autocheckpoint = 0")
+            db.execute("pragma synchronous = normal")
+            schema.ensure(db, self.path, wait)
+        except BaseException:
+            # nobody will clear its mark, and the traceback keeps it alive: a fork would wait for it
+            self.links.discard(link)
+            db.close()
+            raise
         self.ready = True
         return link
 
@@ -241,8 +246,9 @@ _buried: list[object] = []
 
 def _before_fork() -> None:
     _shut[:] = list(_files)
+    until = time.monotonic() + FORK_PATIENCE  # for all files together
     for file in _shut:
-        _buried.extend(file.shut())
+        _buried.extend(file.shut(until))
         _buried.extend(file.servants.values())
 
 
