@@ -24,8 +24,9 @@ from .errors import CoatcheckError, DataError
 
 VERSION = b"\x01"
 
-_SCALARS: frozenset[type] = frozenset({str, int, float, bool, type(None), bytes})
-_NO_INTS: frozenset[type] = _SCALARS - {int}
+SCALARS: frozenset[type] = frozenset({str, int, float, bool, type(None), bytes})
+"""What msgpack takes as it is, and what nobody can change from outside."""
+_NO_INTS: frozenset[type] = SCALARS - {int}
 _MOST_DEPTH = 64
 
 _DATETIME, _DATE, _UUID, _DECIMAL, _TUPLE, _SET, _INT = range(1, 8)
@@ -50,7 +51,7 @@ def encode(data: dict[str, Any]) -> bytes:
         try:
             if _is_plain(data):
                 return VERSION + _encode(data)
-            return VERSION + _encode(_packed_dict(data, (), 0, _SCALARS))
+            return VERSION + _encode(_packed_dict(data, (), 0, SCALARS))
         except OverflowError:  # an int beyond 64 bits: rare, so only then is each one looked at
             return VERSION + _encode(_packed_dict(data, (), 0, _NO_INTS))
     except UnicodeEncodeError as error:
@@ -105,7 +106,7 @@ def _is_plain(data: dict[str, Any]) -> bool:
                 continue
             if kind is dict or kind is list:
                 waiting.append(value)
-            elif kind not in _SCALARS:
+            elif kind not in SCALARS:
                 return False
         if not waiting:
             return True

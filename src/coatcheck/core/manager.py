@@ -331,7 +331,7 @@ class SessionManager:
         if visit.typed is not None:
             visit.data = typed.from_type(visit.typed.data)
             visit.typed = None
-        visit.data = records.merged(visit.base, visit.data, current.data, unsure=unsure)
+        visit.data, visit.wrote = records.merged(visit.base, visit.data, current.data, unsure=unsure), True
         visit.record, visit.base = current, current.data
         if self.settings.data is not None:
             try:
@@ -395,6 +395,7 @@ class SessionManager:
         visit = session.visit
         record = visit.record
         if record is None:
+            visit.wrote = True
             return change(visit.data), None
         stored = codec.decode(record.data)
         value = change(stored)
@@ -407,6 +408,7 @@ class SessionManager:
         """Take note that an edit is stored: the handler's own data follows, its other changes stay unsaved."""
         visit = session.visit
         change(visit.data)
+        visit.lent = True
         visit.record, visit.base = update.record, update.record.data
 
     def overtaken(self, session: Session, conflict: Conflict) -> bool:
@@ -415,7 +417,7 @@ class SessionManager:
         current = conflict.current
         if current is None or current.ended_at is not None:
             return False
-        visit.data = records.merged(visit.base, visit.data, current.data, unsure=False)
+        visit.data, visit.wrote = records.merged(visit.base, visit.data, current.data, unsure=False), True
         visit.record, visit.base = current, current.data
         return True
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, Literal, NoReturn, Protocol, TypeAlias, 
 import msgspec
 
 from . import typed
+from .codec import SCALARS
 from .errors import DataError, Refusal, SettledError
 from .model import Because, Change, Event, Handle, Headers, Instant, Level, Outcome, Record, Request, Ticket
 
@@ -80,7 +81,8 @@ class Visit(msgspec.Struct, eq=False):
     # what the handler asked for
     consulted: bool = False
     asked: bool = False  # for anything but the plain data
-    wrote: bool = False  # a key was set or deleted; nested changes do not show here
+    wrote: bool = False  # a key was set or deleted
+    lent: bool = False  # the handler holds a value that it could change without us
     login: Login | None = None
     logout: Literal["", "here", "everywhere"] = ""
     renew: Ticket | None = None
@@ -265,7 +267,7 @@ class Session(MutableMapping[str, Any]):
             visit.data = {}
         if remember is None:
             remember = before == subject and visit.record is not None and visit.record.persistent
-        visit.asked = True
+        visit.asked = visit.wrote = True
         visit.typed = None
         visit.renew = None
         visit.login = Login(subject, tuple(methods), int(level), remember, visit.counter.mint())
@@ -273,7 +275,7 @@ class Session(MutableMapping[str, Any]):
     def logout(self, *, everywhere: bool = False) -> None:
         """End this session, or with `everywhere` all of the subject's; committed whatever becomes of the response."""
         visit = self._looked()
-        visit.asked = True
+        visit.asked = visit.wrote = True
         visit.logout = "everywhere" if everywhere or visit.logout == "everywhere" else "here"
         visit.login = visit.renew = visit.planned = visit.typed = visit.lasting = None
         visit.wanted = False
@@ -356,7 +358,7 @@ class Session(MutableMapping[str, Any]):
     def replace(self, mapping: Mapping[str, Any]) -> None:
         """Put other data in place of all that is there."""
         visit = self._looked()
-        visit.wrote = True
+        visit.wrote = visit.lent = True
         visit.typed = None
         visit.data = dict(mapping)
 
@@ -389,12 +391,17 @@ class Session(MutableMapping[str, Any]):
         """Return a value, or raise KeyError."""
         visit = self.visit
         visit.consulted = True
-        return visit.data[key]
+        value = visit.data[key]
+        if type(value) not in SCALARS:
+            visit.lent = True
+        return value
 
     def __setitem__(self, key: str, value: Any) -> None:
         """Set a value; its type is checked when the response starts."""
         visit = self.visit
         visit.consulted = visit.wrote = True
+        if type(value) not in SCALARS:
+            visit.lent = True
         visit.data[key] = value
 
     def __delitem__(self, key: str) -> None:
@@ -419,11 +426,16 @@ class Session(MutableMapping[str, Any]):
         """Return a value, or the default."""
         visit = self.visit
         visit.consulted = True
-        return visit.data.get(key, default)
+        value = visit.data.get(key, default)
+        if type(value) not in SCALARS:
+            visit.lent = True
+        return value
 
     def copy(self) -> dict[str, Any]:
         """Return the data as a plain dict (shallow)."""
-        return dict(self._looked().data)
+        visit = self._looked()
+        visit.lent = True
+        return dict(visit.data)
 
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         """Return a plain dict of the data, overlaid with another mapping."""

@@ -109,7 +109,7 @@ class Settler:
             and record.used_at is not None
             and visit.arrived < record.used_at + self._renew
             and visit.arrived < record.seen_at + self._quiet
-            and (not visit.consulted or codec.is_unchanged(visit.base, visit.data))
+            and (not visit.lent or codec.is_unchanged(visit.base, visit.data))
         ):
             return _LOOKED if visit.consulted else _NOTHING
         failed = status >= 500 and not visit.kept
@@ -363,7 +363,7 @@ class Settler:
 
     def _encoded(self, visit: Visit) -> bytes:
         if visit.typed is None:
-            if not visit.wrote and codec.is_unchanged(visit.base, visit.data):
+            if not visit.wrote and (not visit.lent or codec.is_unchanged(visit.base, visit.data)):
                 return visit.base
             return codec.encode(visit.data)
         visit.data = typed.from_type(visit.typed.data)
