@@ -1,7 +1,8 @@
 """Session data <-> bytes: typed, versioned, comparable, and never pickle.
 
 Rules
-- The first byte is the version. A version that we do not know is `UnknownVersion`: to the caller "no session".
+- The first byte is the version: plain msgpack, or msgpack with types of ours. One that we do not know is
+  `UnknownVersion`: to the caller "no session".
 - Kept as they are: None, bool, int, float, str, bytes, datetime, date, UUID, Decimal, list, tuple, set, and dict with
   str or int keys. Everything else is refused by name: a value that came back as another type would be a silent lie.
   An aware datetime keeps its instant and its offset from UTC; the rules of its time zone are not data.
@@ -22,7 +23,8 @@ import msgspec
 
 from .errors import CoatcheckError, DataError
 
-VERSION = b"\x01"
+PLAIN = b"\x01"
+EXTENDED = b"\x02"
 
 SCALARS: frozenset[type] = frozenset({str, int, float, bool, type(None), bytes})
 """What msgpack takes as it is, and what nobody can change from outside."""
@@ -38,8 +40,8 @@ class UnknownVersion(CoatcheckError):  # noqa: N818 - names what was met, not a 
     """The bytes were written by a later (or unknown) version of this codec, or are damaged."""
 
 
-def encode(data: dict[str, Any]) -> bytes:
-    """Return the bytes of a session's data.
+def encode(data: dict[str, Any], *, known_plain: bool = False) -> bytes:
+    """Return the bytes of a session's data; `known_plain`: somebody has looked at every value already.
 
     Raises DataError, naming the key and the type, for a value that cannot be kept.
     """
@@ -49,11 +51,11 @@ def encode(data: dict[str, Any]) -> bytes:
         return b""
     try:
         try:
-            if _is_plain(data):
-                return VERSION + _encode(data)
-            return VERSION + _encode(_packed_dict(data, (), 0, SCALARS))
+            if known_plain or _is_plain(data):
+                return PLAIN + _encode(data)
+            return EXTENDED + _encode(_packed_dict(data, (), 0, SCALARS))
         except OverflowError:  # an int beyond 64 bits: rare, so only then is each one looked at
-            return VERSION + _encode(_packed_dict(data, (), 0, _NO_INTS))
+            return EXTENDED + _encode(_packed_dict(data, (), 0, _NO_INTS))
     except UnicodeEncodeError as error:
         key = _named(_undecodable(data))
         message = f"session[{key}] holds text that is not valid Unicode ({error.reason}); keep bytes instead"
@@ -78,10 +80,11 @@ def decode(raw: bytes) -> dict[str, Any]:
     """Return a session's data, or raise UnknownVersion and nothing else."""
     if not raw:
         return {}
-    if raw[:1] != VERSION:
-        raise UnknownVersion(bytes(raw[:1]).hex())
+    version = raw[:1]
+    if version not in (PLAIN, EXTENDED):
+        raise UnknownVersion(bytes(version).hex())
     try:
-        return _decode(raw[1:])
+        return _decode_plain(raw[1:]) if version == PLAIN else _decode(raw[1:])
     except (msgspec.DecodeError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         message = "damaged"
         raise UnknownVersion(message) from error
@@ -208,7 +211,13 @@ def _unpacked(code: int, raw: memoryview) -> Any:
     return restore(bytes(raw))
 
 
+def _unexpected(code: int, _raw: memoryview) -> Any:
+    message = f"extension {code} in plain data"
+    raise UnknownVersion(message)
+
+
 _decode = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=_unpacked).decode
+_decode_plain = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=_unexpected).decode
 _decode_list = msgspec.msgpack.Decoder(list, ext_hook=_unpacked).decode
 
 

@@ -400,7 +400,7 @@ class Session(MutableMapping[str, Any]):
         """Set a value; its type is checked when the response starts."""
         visit = self.visit
         visit.consulted = visit.wrote = True
-        if type(value) not in SCALARS:
+        if type(value) not in SCALARS or type(key) is not str:
             visit.lent = True
         visit.data[key] = value
 

@@ -365,7 +365,8 @@ class Settler:
         if visit.typed is None:
             if not visit.wrote and (not visit.lent or codec.is_unchanged(visit.base, visit.data)):
                 return visit.base
-            return codec.encode(visit.data)
+            # what was loaded is plain, and nothing but plain values was put beside it
+            return codec.encode(visit.data, known_plain=not visit.lent and visit.base[:1] != codec.EXTENDED)
         visit.data = typed.from_type(visit.typed.data)
         raw = codec.encode(visit.data)
         # an untouched default is no write: compare like with like
