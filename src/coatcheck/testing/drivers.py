@@ -120,7 +120,7 @@ class AsgiDriver:
             self._thread.join(PATIENCE)
             self._loop.close()
         assert self.order_faults == [], "the ASGI protocol was broken"
-        assert self.loop_errors == [], "the event loop was told of errors that nobody took"
+        assert self.loop_errors == [], f"the event loop was told of errors that nobody took: {self.loop_errors}"
 
     def _begin(self, connection: AsgiConnection) -> AsgiConnection:
         if self._fresh:
@@ -139,10 +139,15 @@ class AsgiDriver:
 
 
 async def _cancel_rest() -> None:
+    """End what is still running, as `asyncio.run` does: the tasks, then the generators that they left behind."""
     rest = asyncio.all_tasks() - {asyncio.current_task()}
     for task in rest:
         task.cancel()
     await asyncio.gather(*rest, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
+    # a generator that was just let go of is closed by a task of its own, which the loop begins in its next turn
+    while left := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 class AsgiConnection:
