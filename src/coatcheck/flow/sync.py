@@ -125,7 +125,7 @@ class Exchange:
         self._floor: Instant = 0.0
         self._generation: str | None = None
         self._told = False
-        self._epochs_at = self._epochs_tried = float("-inf")
+        self._epochs_at = float("-inf")
         if log_events not in store.listeners:
             store.listeners.append(log_events)
 
