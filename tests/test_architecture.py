@@ -44,8 +44,9 @@ FLOORS = (
     {"manager"},
 )
 
-# Stores do not know each other; these know them all. `sql`, statements without a driver, is known to any.
+# Stores do not know each other; these know them all. `sql`, `rounds` and `draft`, without a driver, are known to any.
 DOORS = {"__init__", "faces", "urls"}
+SHARED = {"sql", "rounds", "draft"}
 
 # What is imported in these places and nowhere else. A trailing slash names a folder.
 ONLY_IN = {
@@ -55,9 +56,12 @@ ONLY_IN = {
     "flask": ("adapters/flask.py",),
     "starlette": ("adapters/starlette.py", "demo/"),
     "sqlite3": ("stores/sqlite/", "demo/accounts.py"),
-    "psycopg": ("stores/postgres.py",),
-    "pymysql": ("stores/mysql.py",),
-    "redis": ("stores/redis.py",),
+    "psycopg": ("stores/postgres/",),
+    "psycopg_pool": ("stores/postgres/",),
+    "asyncpg": ("stores/postgres/",),
+    "pymysql": ("stores/mysql/",),
+    "asyncmy": ("stores/mysql/",),
+    "redis": ("stores/redis/",),
     "cryptography": ("core/",),
     "argon2": ("demo/",),
     "jinja2": ("console/", "demo/"),
@@ -140,7 +144,7 @@ def _inside(file: str, module: str, name: str) -> Iterator[str]:
             yield f"core/{own} does not know core/{target[1]}: imports point to lower floors"
     elif room == "stores" and len(target) > 1:
         own = PurePosixPath(PurePosixPath(file).parts[1]).stem
-        if own not in (target[1], *DOORS) and target[1] != "sql":
+        if own not in (target[1], *DOORS) and target[1] not in SHARED:
             yield f"stores/{own} does not know stores/{target[1]}"
 
 

@@ -12,8 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coatcheck.core import tokens
+from coatcheck.core.manager import SessionManager
 from coatcheck.core.model import Record, Ticket
-from coatcheck.core.tokens import TokenClass, family_proof, judge, mint, next_turn, parse, turn_proof, value_of
+from coatcheck.core.tokens import (
+    TokenClass,
+    family_proof,
+    is_handle,
+    judge,
+    mint,
+    next_turn,
+    parse,
+    shard_of,
+    turn_proof,
+    value_of,
+)
 
 REALM = b"__Host-coat"
 TICKET = Ticket("A" * 18, b"B" * 24, b"C" * 24)
@@ -278,3 +290,27 @@ def test_every_former_generation_is_recognised():
     )
     classes = [judge(REALM, now, ticket, 2000.0, 60.0)[0] for ticket in chain]
     assert classes == [TokenClass.STALE] * 499 + [TokenClass.LATE, TokenClass.CURRENT]
+
+
+# Shards.
+
+
+def test_a_subjects_shard_depends_on_salt_realm_and_subject_and_has_the_shape_of_a_handles_start() -> None:
+    shards = {shard_of(salt, realm, subject) for salt in (b"a", b"b") for realm in ("x", "y") for subject in ("1", "2")}
+    assert len(shards) == 8
+    assert all(is_handle(shard + "A" * 16) for shard in shards)
+    assert shard_of(b"a", "x", "1") == shard_of(b"a", "x", "1")
+
+
+def test_shards_are_spread_over_all_4096() -> None:
+    found = Counter(shard_of(b"salt", "", str(number)) for number in range(40_960))
+    assert len(found) > 4_080
+    assert max(found.values()) < 40
+
+
+def test_a_manager_with_a_salt_mints_a_subject_into_its_shard() -> None:
+    manager = SessionManager(realm="r")
+    manager.salt = b"salt"
+    shard = shard_of(b"salt", "r", "ann")
+    assert {manager.mint("ann").handle[:2] for _ in range(50)} == {shard}
+    assert len({manager.mint().handle[:2] for _ in range(50)}) > 10

@@ -85,6 +85,7 @@ class SessionManager:
         self.now = clock
         self.entropy = entropy
         self.realm = chosen.realm or chosen.name
+        self.salt = b""  # of a store with shards; the flow learns it from the store
         self.clocks = chosen.clocks
         self.cookie = CookieWriter(chosen.cookie, comma_joined=chosen.comma_joined)
         self.noise = Noise()
@@ -321,8 +322,10 @@ class SessionManager:
             return self._login_refused(visit, conflict.why)
         if conflict.why == "exists":  # another session has this handle: once in 2^54 or so
             visit.planned = None
-            visit.renew = None if visit.renew is None else self.mint()
-            visit.login = None if visit.login is None else replace(visit.login, ticket=self.mint())
+            subject = None if visit.record is None else visit.record.subject
+            visit.renew = None if visit.renew is None else self.mint(subject)
+            login = visit.login
+            visit.login = None if login is None else replace(login, ticket=self.mint(login.subject))
             return self.settle(session, visit.status, visit.headers)
         if current is None or current.ended_at is not None or visit.record is None:
             return self._dropped(visit, current)
@@ -431,9 +434,12 @@ class SessionManager:
 
     # -- what a session asks (core/session.py, Counter) ---------------------------------------------------------------
 
-    def mint(self) -> Ticket:
-        """Return a ticket for a new session."""
-        return tokens.mint(self.entropy)
+    def mint(self, subject: str | None = None) -> Ticket:
+        """Return a ticket for a new session; a subject's lies in its shard, where the store has shards."""
+        ticket = tokens.mint(self.entropy)
+        if subject is None or not self.salt:
+            return ticket
+        return tokens.sharded(ticket, tokens.shard_of(self.salt, self.realm, subject))
 
     def client(self, request: Request) -> Client:
         """Return who is at the other end."""

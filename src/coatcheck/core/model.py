@@ -256,11 +256,16 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 
 
 class Epochs(msgspec.Struct, frozen=True, gc=False):
-    """The store's clock, and the instants before which sessions of a scope no longer count."""
+    """The store's clock, and the instants before which sessions of a scope no longer count.
+
+    `generation` names this store's lifetime: another one means that it was emptied or restored. `salt` is the key of a
+    store whose handles must begin with their subject's shard (tokens.shard_of); empty elsewhere.
+    """
 
     store_now: Instant
     scopes: dict[str, Instant]
     generation: str = ""
+    salt: bytes = b""
 
 
 class Query(msgspec.Struct, frozen=True, gc=False, kw_only=True):

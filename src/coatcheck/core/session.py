@@ -114,8 +114,8 @@ class Visit(msgspec.Struct, eq=False):
 class Counter(Protocol):
     """What a session asks of its manager."""
 
-    def mint(self) -> Ticket:
-        """Return a ticket for a new session."""
+    def mint(self, subject: str | None = None) -> Ticket:
+        """Return a ticket for a new session of a subject."""
         ...
 
     def allow_login(self, visit: Visit) -> None:
@@ -270,7 +270,7 @@ class Session(MutableMapping[str, Any]):
         visit.asked = visit.wrote = True
         visit.typed = None
         visit.renew = None
-        visit.login = Login(subject, tuple(methods), int(level), remember, visit.counter.mint())
+        visit.login = Login(subject, tuple(methods), int(level), remember, visit.counter.mint(subject))
 
     def logout(self, *, everywhere: bool = False) -> None:
         """End this session, or with `everywhere` all of the subject's; committed whatever becomes of the response."""
@@ -293,7 +293,7 @@ class Session(MutableMapping[str, Any]):
             raise SettledError(message)
         if visit.login is None and visit.record is not None and not visit.logout:
             visit.asked = True
-            visit.renew = visit.counter.mint()
+            visit.renew = visit.counter.mint(visit.record.subject)
 
     def end_others(self, because: Because = "owner") -> None:
         """End the subject's other sessions, in the same commit as whatever else this request does."""

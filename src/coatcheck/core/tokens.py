@@ -62,6 +62,21 @@ def mint(entropy: Entropy) -> Ticket:
     return Ticket(raw[:18].decode("ascii"), raw[18:42], raw[42:66])
 
 
+def shard_of(salt: bytes, realm: str, subject: str) -> str:
+    """Return the two characters with which a subject's handles begin where a store spreads subjects over shards.
+
+    A keyed hash of 12 bits: whoever lacks the store's salt cannot aim at a shard, and learns of two handles only that
+    their subjects may be the same (odds 4,096 to 1).
+    """
+    digest = hmac.digest(salt, b"coatcheck/shard/1\0%b\0%b" % (realm.encode(), subject.encode()), "sha256")
+    return b2a_base64(digest[:3], newline=False).translate(_URLSAFE)[:2].decode("ascii")
+
+
+def sharded(ticket: Ticket, shard: str) -> Ticket:
+    """Return a fresh ticket with its handle moved into a shard."""
+    return Ticket(shard + ticket.handle[2:], ticket.family, ticket.turn)
+
+
 def value_of(ticket: Ticket) -> bytes:
     """Return the cookie value that spells the ticket."""
     return b"c1." + ticket.handle.encode("ascii") + b"." + ticket.family + b"." + ticket.turn

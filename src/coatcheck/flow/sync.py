@@ -111,6 +111,19 @@ class AuditedStore(Protocol):
         ...
 
 
+@runtime_checkable
+class WatchedStore(Protocol):
+    """A store that tells when a record was changed or ended, by whatever process."""
+
+    def watch(self, notice: Callable[[Handle | None], None]) -> Callable[[], None]:
+        """Listen: from the return on, call `notice` with the handle of each record that changes but for its activity.
+
+        None instead of a handle: something may have gone unheard, look at everything. `notice` is quick and never
+        raises; it may be called from any thread. Returns what ends the listening.
+        """
+        ...
+
+
 class Exchange:
     """The exchanges of one application with one store: adapters call begin, finish or abandon, and close.
 
@@ -126,6 +139,7 @@ class Exchange:
         self._generation: str | None = None
         self._told = False
         self._epochs_at = float("-inf")
+        self._salted = not getattr(store, "sharded", False)
         if log_events not in store.listeners:
             store.listeners.append(log_events)
 
@@ -141,6 +155,8 @@ class Exchange:
                 if abs(manager.now() - self._epochs_at) >= EPOCHS_EVERY:
                     self._look_at_epochs()
                 record = self.store.load(ticket.handle)
+            elif not self._salted:
+                self._look_at_epochs()  # a login must find its subject's shard
             session = manager.open(request, ticket, record, self._make, self._floor)
         except StoreError as error:
             return self._away(request, error)
@@ -272,6 +288,11 @@ class Exchange:
             logger.critical("the store was emptied or restored: every session begun before now is refused")
             self._floor = now
         self._generation = epochs.generation
+        if self.manager.salt not in (b"", epochs.salt):
+            message = "the store's shard key changed: sessions of one subject would lie in two shards; restore the key"
+            raise StoreError(message)
+        self.manager.salt = epochs.salt
+        self._salted = True
         scopes = epochs.scopes
         self._floor = max(self._floor, scopes.get("*", 0.0), scopes.get("realm:" + self.manager.realm, 0.0))
         self._epochs_at = now
