@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from coverage import Coverage
@@ -11,8 +12,12 @@ from coverage.exceptions import NoDataError
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.support.chromium import ARGUMENTS, NoBrowserError, find_chromium
+from tests.support.servers.base import NoServerError
+
+T = TypeVar("T")
 
 NO_BROWSER = "no browser: "
+NO_SERVER = "no server: "
 LOW = 85
 
 
@@ -48,12 +53,24 @@ def page(browser: Browser) -> Iterator[Page]:
     context.close()
 
 
+def server_or_skip(start: Callable[[], T]) -> T:
+    """Return what `start` starts; where it cannot be had, skip loudly, but fail where CI should have had it."""
+    try:
+        return start()
+    except NoServerError as problem:
+        if os.environ.get("CI"):
+            pytest.fail(f"{NO_SERVER}{problem}")
+        pytest.skip(f"{NO_SERVER}{problem}")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say what was skipped for want of a browser, and how much of the code ran."""
-    skipped = [report for report in terminalreporter.getreports("skipped") if NO_BROWSER in str(report.longrepr)]
-    if skipped:
-        terminalreporter.section(f"{len(skipped)} BROWSER TESTS SKIPPED", sep="!", red=True, bold=True)
-        terminalreporter.line(str(skipped[0].longrepr[2]))
+    """Say what was skipped for want of a browser or a server, and how much of the code ran."""
+    for want, what in ((NO_BROWSER, "BROWSER TESTS"), (NO_SERVER, "TESTS ON REAL SERVERS")):
+        skipped = [report for report in terminalreporter.getreports("skipped") if want in str(report.longrepr)]
+        if skipped:
+            terminalreporter.section(f"{len(skipped)} {what} SKIPPED", sep="!", red=True, bold=True)
+            for reason in sorted({str(report.longrepr[2]) for report in skipped}):
+                terminalreporter.line(reason)
     if config.pluginmanager.hasplugin("_cov") and config.getoption("cov_source"):
         for line in _coverage(Path(config.rootpath)):
             terminalreporter.line(line)
