@@ -6,12 +6,14 @@ from .core.errors import CoatcheckError, ConfigError, DataError, Refusal, Settle
 from .core.manager import SessionManager
 from .core.model import Event, Level, Record
 from .core.policies import Action, Policy, SessionLimit, Timeouts, Verdict, timeouts
+from .core.sealed import Sealed
 from .core.session import ALL, Session, Typed
 from .flow.sync import Registry
 from .stores.memory import MemoryStore
 from .stores.urls import open_async_store, open_store
 
 if TYPE_CHECKING:
+    from .core.keyring import Key, Keyring
     from .flow.async_ import AsyncRegistry
 
 __all__ = [
@@ -22,12 +24,15 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Event",
+    "Key",
+    "Keyring",
     "Level",
     "MemoryStore",
     "Policy",
     "Record",
     "Refusal",
     "Registry",
+    "Sealed",
     "Session",
     "SessionLimit",
     "SessionManager",
@@ -43,10 +48,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what stands on asyncio only when it is asked for: it is a third of the cost of the rest."""
+    """Import what stands on asyncio or on cryptography only when it is asked for: half of the cost of the rest."""
     if name == "AsyncRegistry":
         from .flow.async_ import AsyncRegistry
 
         return AsyncRegistry
+    if name in ("Key", "Keyring"):
+        from .core import keyring
+
+        return getattr(keyring, name)
     message = f"module 'coatcheck' has no attribute {name!r}"
     raise AttributeError(message)

@@ -43,22 +43,23 @@ class SessionMiddleware:
         self,
         app: App,
         *,
-        store: str | AsyncStore | Any,
+        store: str | AsyncStore | Any | None = None,
         manager: SessionManager | None = None,
         watch_every: float = 0.5,
         **settings: Unpack[Keywords],
     ) -> None:
-        """Wrap an application; `store` is a URL ("sqlite:///sessions.db") or an async store.
+        """Wrap an application; `store` is a URL ("sqlite:///sessions.db"), an async store, or None.
 
-        `settings` are those of `Settings`, or `manager` brings them. `watch_every`: seconds between two looks at the
-        session of an open websocket or event stream. Raises ConfigError for what is unsafe; opens nothing.
+        None is for sealed tokens alone. `settings` are those of `Settings`, or `manager` brings them. `watch_every`:
+        seconds between two looks at the session of an open websocket or event stream. Raises ConfigError for what is
+        unsafe; opens nothing.
         """
         if manager is not None and settings:
             message = f"give the manager or settings, not both (found {', '.join(sorted(settings))})"
             raise ConfigError(message)
         self.app = app
         self.manager = manager or SessionManager(**settings)
-        self.store = async_store_of(store)
+        self.store = async_store_of(store, self.manager.now)
         self.exchange = AsyncExchange(self.manager, self.store)
         self._owns = isinstance(store, str)
         self._watch_every = watch_every

@@ -133,6 +133,7 @@ class AsyncExchange:
 
     def __init__(self, manager: SessionManager, store: AsyncStore, make: Callable[..., Session] = Session) -> None:
         """Join a manager and a store; `make` builds the sessions (a framework's face). Opens nothing."""
+        manager.check_store(store)
         self.manager = manager
         self.store = store
         self._make = make
@@ -178,6 +179,8 @@ class AsyncExchange:
         visit = session.visit
         if visit.outcome is None:
             outcome = self.manager.settle(session, status, headers)
+            if visit.unguarded:
+                outcome = await self._seen_again(session, outcome)
             if outcome.changes:
                 outcome = await self._commit(session, outcome)
             visit.outcome = outcome
@@ -225,7 +228,7 @@ class AsyncExchange:
         If the session ended meanwhile nothing is written, and `session.ended_because` says why.
         """
         visit = session.visit
-        if visit.record is None or visit.login is not None or visit.renew is not None:
+        if visit.record is None or visit.login is not None or visit.renew is not None or self.manager.settings.sealed:
             message = "saving this session needs a cookie, which only the start of a response can carry"
             raise SettledError(message)
         saved = self.manager.late(session)
@@ -269,7 +272,7 @@ class AsyncExchange:
         except StoreError as error:
             logger.warning("session store: %s", error)
             return None
-        return self.manager.over(stored, self._floor)
+        return self.manager.over(stored, self._floor, record)
 
     async def _look_at_epochs(self) -> None:
         now = self.manager.now()
@@ -300,9 +303,7 @@ class AsyncExchange:
 
     def _away(self, request: Request, error: StoreError) -> Session | Reply:
         logger.error("session store: %s", error)
-        if self.manager.settings.store_down == "refuse":
-            return replies.UNAVAILABLE
-        return self.manager.blank(request, self._make)
+        return self.manager.away(request, self._make, self._floor)
 
     async def _urgent(self, request: Request, session: Session, again: bool) -> Session | Reply:
         """Commit what must be stored before the handler runs: a first sight, an end, a drop to "remembered"."""
@@ -355,6 +356,15 @@ class AsyncExchange:
                 commit_id = os.urandom(16)
             tries += 1
             await sleep(random.uniform(0.0, 0.0005 * 2 ** min(tries, 6)))  # noqa: S311 - jitter, no secret
+
+    async def _seen_again(self, session: Session, outcome: Outcome) -> Outcome:
+        """Look whether the session still lives, before a cookie goes out that no commit can refuse."""
+        record = session.visit.record
+        try:
+            stored = None if record is None else await self.store.load(record.handle)
+        except StoreError as error:
+            return self._failed(outcome, error)
+        return self.manager.seen_again(session, outcome, stored)
 
     def _failed(self, outcome: Outcome, error: StoreError) -> Outcome:
         if outcome.required:
