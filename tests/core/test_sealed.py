@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from coatcheck import ConfigError, DataError, Key, Keyring, Sealed, SessionManager
 from coatcheck.core import codec, records
 from coatcheck.core.cookies import MOST_COOKIE, MOST_HEADER, CookieSpec
-from coatcheck.core.model import Client, Held, Record, Ticket
+from coatcheck.core.model import Client, Held, Record, Request, Ticket
 from coatcheck.core.sealed import MOST_CHUNKS, Sealer, canonical, check_store
 from coatcheck.stores.memory import MemoryStore
 from coatcheck.stores.nowhere import NoStore
@@ -61,6 +61,13 @@ def record(data: dict[str, Any], **changed: Any) -> Record:
     return Record(**{**fields, **changed})
 
 
+def asking(header: bytes) -> Request:
+    return Request("GET", "https", "/", ((b"cookie", header),))
+
+
+EMPTY = asking(b"")
+
+
 def header_of(*lines: bytes) -> bytes:
     """Return the Cookie header of a browser that got these Set-Cookie lines."""
     return b"; ".join(line.partition(b";")[0] for line in lines)
@@ -92,12 +99,14 @@ def test_the_format_is_what_plain_cryptography_makes_of_the_rules() -> None:
     """H9, spelled out without any code of ours."""
     nonce = bytes(range(12))
     keys = Keyring([Key("k1", SECRET)], lambda size: bytes(range(size)))
-    (cookie,) = sealer(keyring=keys).write(TICKET, record(SMALL), None, b"")
+    (cookie,) = sealer(keyring=keys).write(TICKET, record(SMALL), None, EMPTY)
     name, _, value = cookie.partition(b";")[0].partition(b"=")
     assert name == b"__Host-coat"
     content = msgspec.msgpack.encode(
-        [b"B" * 24, b"C" * 24, codec.encode(SMALL), 1500.5, 1000.0, 87400.0, 3600.0]
-        + ["alice", 1000.0, ["pwd", "otp"], 20, False, None]
+        [
+            *(b"B" * 24, b"C" * 24, codec.encode(SMALL), 1500.5, 1000.0, 87400.0, 3600.0),
+            *("alice", 1000.0, ["pwd", "otp"], 20, False, None),
+        ]
     )
     padded = bytes(-(12 + len(content) + 16) % 3) + content
     info = b"coatcheck/seal/1\0k1\0__Host-coat\0" + b"A" * 18
@@ -111,7 +120,7 @@ def test_the_format_is_what_plain_cryptography_makes_of_the_rules() -> None:
 def test_the_vector() -> None:
     """A key of known bytes, a nonce of known bytes: this text and no other, in every release."""
     keys = Keyring([Key("k1", SECRET)], lambda size: bytes(range(size)))
-    (cookie,) = sealer(keyring=keys).write(TICKET, record({"n": 1}), None, b"")
+    (cookie,) = sealer(keyring=keys).write(TICKET, record({"n": 1}), None, EMPTY)
     assert cookie.partition(b";")[0] == VECTOR
 
 
@@ -136,7 +145,7 @@ def test_the_activity_is_eight_bytes_under_the_same_key_and_another_name() -> No
 def test_what_is_sealed_opens(data: dict[str, Any], subject: str | None, persistent: bool) -> None:
     one = sealer()
     kept = record(data, subject=subject, persistent=persistent)
-    ticket = opened(one, header_of(*one.write(TICKET, kept, None, b"")))
+    ticket = opened(one, header_of(*one.write(TICKET, kept, None, EMPTY)))
     assert ticket is not None
     assert (ticket.handle, ticket.family, ticket.turn) == (TICKET.handle, TICKET.family, TICKET.turn)
     held = ticket.held
@@ -152,7 +161,7 @@ def test_what_is_sealed_opens(data: dict[str, Any], subject: str | None, persist
 def test_only_a_token_without_store_holds_who_was_at_the_other_end() -> None:
     for alone in (False, True):
         one = sealer(alone=alone)
-        ticket = opened(one, header_of(*one.write(TICKET, record(SMALL), None, b"")))
+        ticket = opened(one, header_of(*one.write(TICKET, record(SMALL), None, EMPTY)))
         assert ticket is not None
         assert ticket.held is not None
         assert ticket.held.client == (Client("192.0.2.7", "Probe") if alone else None)
@@ -161,14 +170,14 @@ def test_only_a_token_without_store_holds_who_was_at_the_other_end() -> None:
 def test_no_length_of_data_leaves_room_for_a_second_spelling() -> None:
     """M1: a multiple of three bytes, so the last character has no spare bits."""
     for length in range(9):
-        (cookie,) = sealer().write(TICKET, record({"k": "x" * length}), None, b"")
+        (cookie,) = sealer().write(TICKET, record({"k": "x" * length}), None, EMPTY)
         text = cookie.partition(b";")[0].split(b".")[4]
         assert len(text) % 4 == 0
         assert not text.endswith(b"=")
 
 
 def test_the_same_session_is_sealed_differently_each_time_and_shows_nothing() -> None:
-    made = {sealer().write(TICKET, record({"word": "Ptarmigan"}), None, b"") for _ in range(50)}
+    made = {sealer().write(TICKET, record({"word": "Ptarmigan"}), None, EMPTY) for _ in range(50)}
     assert len(made) == 50
     for (cookie,) in made:
         raw = urlsafe_b64decode(cookie.partition(b";")[0].split(b".")[4])
@@ -184,7 +193,7 @@ def test_the_same_session_is_sealed_differently_each_time_and_shows_nothing() ->
 def test_no_flipped_bit_of_any_character_opens(data: dict[str, Any]) -> None:
     """TOK-01: each bit of each byte of each cookie, also those that make another base64 character or none."""
     one = sealer()
-    values = values_of(one.write(TICKET, record(data), None, b""))
+    values = values_of(one.write(TICKET, record(data), None, EMPTY))
     assert len(values) == (1 if data is SMALL else 3)
     bits = range(8) if data is SMALL else (0, 5)
     for name, value in values.items():
@@ -214,7 +223,7 @@ def test_no_flipped_bit_of_any_character_opens(data: dict[str, Any]) -> None:
 def test_no_other_spelling_of_the_same_bytes_opens(spoil: Any) -> None:
     one = sealer()
     while True:
-        (cookie,) = one.write(TICKET, record(SMALL), None, b"")
+        (cookie,) = one.write(TICKET, record(SMALL), None, EMPTY)
         head, _, text = cookie.partition(b";")[0].rpartition(b".")
         if b"-" in text and b"_" in text:
             break
@@ -271,7 +280,7 @@ def test_a_sealed_cookie_is_noise_anywhere_else(where: str, changed: dict[str, A
     """D49."""
     here, there = sealer(), sealer(**changed)
     for data in (SMALL, LARGE):
-        values = list(values_of(here.write(TICKET, record(data), None, b"")).values())
+        values = list(values_of(here.write(TICKET, record(data), None, EMPTY)).values())
         names = [writer.name.encode() for writer in there._writers]
         header = header_from(dict(zip(names, values, strict=False)))
         assert there.open(header, values[0]) is None
@@ -285,7 +294,7 @@ def test_a_sealed_cookie_is_noise_anywhere_else(where: str, changed: dict[str, A
 def test_key_id_handle_and_number_of_pieces_are_part_of_what_is_sealed(part: int) -> None:
     keys = Keyring([Key("k1", SECRET), Key("k2", os.urandom(32))], os.urandom)
     one = sealer(keyring=keys)
-    (cookie,) = one.write(TICKET, record(SMALL), None, b"")
+    (cookie,) = one.write(TICKET, record(SMALL), None, EMPTY)
     parts = cookie.partition(b";")[0].split(b".")
     assert opened(one, b".".join(parts)) is not None
     parts[part] = {1: b"k1", 2: b"A" * 17 + b"B", 3: b"2"}[part]
@@ -295,7 +304,7 @@ def test_key_id_handle_and_number_of_pieces_are_part_of_what_is_sealed(part: int
 def test_two_cookies_of_one_session_cannot_stand_for_each_other() -> None:
     """The small cookie as the session, and the session as the small one."""
     one = sealer()
-    (cookie,) = one.write(TICKET, record({}), None, b"")
+    (cookie,) = one.write(TICKET, record({}), None, EMPTY)
     seen = one.write_seen(TICKET.handle, 9e9, None)
     swapped = b"__Host-coat=" + seen.partition(b"=")[2].partition(b";")[0]
     assert opened(one, swapped) is None
@@ -321,7 +330,7 @@ def test_the_activity_of_another_session_does_not_count() -> None:
 )
 def test_a_keys_state_says_whether_it_still_opens(state: Any, opens: bool) -> None:
     """D53."""
-    cookies = sealer().write(TICKET, record(SMALL), None, b"")
+    cookies = sealer().write(TICKET, record(SMALL), None, EMPTY)
     now = sealer(keyring=Keyring([Key("k1", SECRET, state), Key("k2", os.urandom(32))], os.urandom))
     assert (opened(now, header_of(*cookies)) is not None) is opens
     seen = sealer().write_seen(TICKET.handle, 500.0, None)
@@ -334,7 +343,7 @@ def test_a_keys_state_says_whether_it_still_opens(state: Any, opens: bool) -> No
 
 def test_a_text_is_cut_where_browsers_would_cut_it() -> None:
     one = sealer()
-    lines = one.write(TICKET, record(LARGE), None, b"")
+    lines = one.write(TICKET, record(LARGE), None, EMPTY)
     values = values_of(lines)
     assert list(values) == [b"__Host-coat", b"__Host-coat-1", b"__Host-coat-2"]
     sizes = [len(name) + len(value) for name, value in values.items()]
@@ -351,7 +360,7 @@ def test_a_text_is_cut_where_browsers_would_cut_it() -> None:
 def test_pieces_mixed_dropped_or_reordered_open_nothing() -> None:
     """D51: every choice of pieces of two cookies of the same session but the two that were made."""
     one = sealer()
-    first, second = (values_of(one.write(TICKET, record({**LARGE, "n": n}), None, b"")) for n in (1, 2))
+    first, second = (values_of(one.write(TICKET, record({**LARGE, "n": n}), None, EMPTY)) for n in (1, 2))
     opening = []
     for chosen in itertools.product([None, *first.values(), *second.values()], repeat=3):
         header = header_from({name: value for name, value in zip(first, chosen, strict=True) if value is not None})
@@ -364,8 +373,8 @@ def test_pieces_mixed_dropped_or_reordered_open_nothing() -> None:
 def test_pieces_left_over_are_ignored_and_taken_away_with_the_next_write() -> None:
     """D51: and only those that are there."""
     one = sealer()
-    large = header_of(*one.write(TICKET, record(LARGE), None, b""))
-    small = one.write(TICKET, record(SMALL), None, large)
+    large = header_of(*one.write(TICKET, record(LARGE), None, EMPTY))
+    small = one.write(TICKET, record(SMALL), None, asking(large))
     assert [line.partition(b"=")[0] for line in small] == [b"__Host-coat", b"__Host-coat-1", b"__Host-coat-2"]
     assert [b"Max-Age=0" in line for line in small] == [False, True, True]
     left_over = header_from({**dict(pair.split(b"=", 1) for pair in large.split(b"; ")), **values_of(small[:1])})
@@ -373,27 +382,27 @@ def test_pieces_left_over_are_ignored_and_taken_away_with_the_next_write() -> No
     assert ticket is not None
     assert ticket.held is not None
     assert codec.decode(ticket.held.data) == SMALL
-    assert len(one.write(TICKET, record(SMALL), None, b"__Host-coat=x; other=y")) == 1
+    assert len(one.write(TICKET, record(SMALL), None, asking(b"__Host-coat=x; other=y"))) == 1
 
 
 def test_a_piece_that_came_twice_is_nobodys() -> None:
     one = sealer()
-    header = header_of(*one.write(TICKET, record(LARGE), None, b""))
+    header = header_of(*one.write(TICKET, record(LARGE), None, EMPTY))
     assert opened(one, header + b"; __Host-coat-2=AAAA") is None
 
 
 def test_taking_away_takes_all_that_is_there() -> None:
     one = sealer()
-    assert [line.partition(b"=")[0] for line in one.clear(b"__Host-coat=x")] == [b"__Host-coat"]
+    assert [line.partition(b"=")[0] for line in one.clear(asking(b"__Host-coat=x"))] == [b"__Host-coat"]
     header = b"__Host-coat=x; __Host-coat-1=y; __Host-coat-seen=z"
-    lines = one.clear(header)
+    lines = one.clear(asking(header))
     assert [line.partition(b"=")[0] for line in lines] == [b"__Host-coat", b"__Host-coat-1", b"__Host-coat-seen"]
     assert all(b"Max-Age=0" in line for line in lines)
 
 
 def test_a_lasting_session_has_lasting_cookies() -> None:
     one = sealer()
-    assert b"; Max-Age=60" in one.write(TICKET, record(SMALL), 60.0, b"")[0]
+    assert b"; Max-Age=60" in one.write(TICKET, record(SMALL), 60.0, EMPTY)[0]
     assert b"; Max-Age=60" in one.write_seen(TICKET.handle, 1.0, 60.0)
 
 
@@ -404,36 +413,27 @@ def test_a_lasting_session_has_lasting_cookies() -> None:
 def test_what_does_not_fit_is_told_with_size_limit_and_advice(most: int) -> None:
     one = sealer(most=most)
     room = sum(MOST_COOKIE - len(writer.name) for writer in one._writers[:most])
-    fits = 0
-    for length in range((most - 1) * 3000, most * 3200, 37):
-        data = {"small": 1, "large": "x" * length}
-        try:
-            lines = one.write(TICKET, record(data), None, b"")
-        except DataError as error:
-            told = str(error)
-            assert error.key == "large"
-            assert f"{most} cookie(s) hold {room}" in told
-            assert "session['large']" in told
-            assert "store" in told
-            break
-        assert len(lines) <= most
-        fits = length
-    else:
-        pytest.fail("everything fitted")
-    assert fits > most * 2700
-    assert isinstance(one.write(TICKET, record({"large": "x" * fits}), None, b""), tuple)
+    fits = max(length for length in range((most - 1) * 3000, most * 3100, 37) if fitting(one, {"k": "x" * length}))
+    assert most * 2700 < fits < most * 3100 - 37
+    with pytest.raises(DataError) as caught:
+        one.write(TICKET, record({"small": 1, "large": "x" * (fits + 37)}), None, EMPTY)
+    assert caught.value.key == "large"
+    for said in (f"{most} cookie(s) hold {room}", "session['large']", "database", "store"):
+        assert said in str(caught.value)
+
+
+def fitting(one: Sealer, data: dict[str, Any]) -> int:
+    """Return the size of the only or first cookie, 0 where the data does not fit."""
+    try:
+        return len(one.write(TICKET, record(data), None, EMPTY)[0].partition(b";")[0]) - 1
+    except DataError:
+        return 0
 
 
 def test_the_exact_limit_is_reached() -> None:
     """No byte is given away, none is one too many."""
     one = sealer(most=1)
-    largest = 0
-    for length in range(2800, 3100):
-        try:
-            (line,) = one.write(TICKET, record({"k": "x" * length}), None, b"")
-        except DataError:
-            continue
-        largest = max(largest, len(line.partition(b";")[0]) - 1)
+    largest = max(fitting(one, {"k": "x" * length}) for length in range(2800, 3100))
     assert MOST_COOKIE - 4 < largest <= MOST_COOKIE
 
 
@@ -489,7 +489,7 @@ def test_the_first_origin_is_the_one_that_is_sealed() -> None:
 
 def test_neither_ticket_nor_what_it_holds_shows_a_secret() -> None:
     one = sealer()
-    ticket = opened(one, header_of(*one.write(TICKET, record({"pin": "Ptarmigan"}), None, b"")))
+    ticket = opened(one, header_of(*one.write(TICKET, record({"pin": "Ptarmigan"}), None, EMPTY)))
     assert ticket is not None
     for shown in (
         repr(ticket),

@@ -337,7 +337,8 @@ class SessionManager:
         self._once(visit, event, 3600.0)
 
     def _replayed(self, visit: Visit, record: Record, standing: TokenClass) -> None:
-        event = facts.reuse(record, visit.arrived, self.client(visit.request), standing.name.lower())
+        kind = standing.name.lower() if self._sealer is None else "older"
+        event = facts.reuse(record, visit.arrived, self.client(visit.request), kind)
         # an older sealed token is what a browser holds whose answers came in another order: no evidence of theft
         if standing is TokenClass.STRAGGLER or self.settings.on_theft == "note" or self._sealer is not None:
             return self._once(visit, event, 60.0)

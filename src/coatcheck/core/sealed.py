@@ -16,7 +16,7 @@ import re
 import struct
 from binascii import Error as NoBase64
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from . import codec
 from .cookies import MOST_COOKIE, CookieSpec, CookieWriter
 from .errors import ConfigError, DataError
-from .model import Held, Instant, Record, Ticket
+from .model import Held, Instant, Record, Request, Ticket
 
 if TYPE_CHECKING:
     from .keyring import Keyring
@@ -152,28 +152,29 @@ class Sealer:
             return held.seen_at
         return max(held.seen_at, float(seen_at))
 
-    def write(self, ticket: Ticket, record: Record, age: float | None, header: bytes) -> tuple[bytes, ...]:
-        """Return the cookies that hand out a record with its data, and take away pieces left over in the header.
+    def write(self, ticket: Ticket, record: Record, age: float | None, request: Request) -> tuple[bytes, ...]:
+        """Return the cookies that hand out a record with its data, and take away pieces that the request had too many.
 
         Raises DataError where they would not fit.
         """
-        held = _encode(_held(ticket, record, keep_client=self.alone))
-        plain = bytes(-(len(held) + _OVERHEAD) % 3) + held
-        kid = self._keyring.newest.kid.encode("ascii")
-        length = len(_VERSION) + len(kid) + len(ticket.handle) + 5 + (len(plain) + _OVERHEAD) // 3 * 4
-        count = self._pieces(length, record.data)
+        plain = _plain(ticket, record, keep_client=self.alone)
+        length = 5 + len(_VERSION) + len(self._keyring.newest.kid) + len(ticket.handle)
+        count = self._pieces(length + (len(plain.raw) + _OVERHEAD) // 3 * 4, record.data)
         pieces = self._cut(self._sealed(ticket.handle, plain, self._bound, count))
-        written = [writer.write(piece, age) for writer, piece in zip(self._writers, pieces, strict=False)]
-        return (*written, *(one.clear() for one in self._writers[count:] if one.find(header) is not None))
+        written = [writer.write(piece.raw, age) for writer, piece in zip(self._writers, pieces, strict=False)]
+        return (*written, *self._cleared(self._writers[count:], request))
 
     def write_seen(self, handle: str, seen_at: Instant, age: float | None) -> bytes:
         """Return the small cookie that notes activity."""
-        return self._activity.write(self._sealed(handle, _NUMBER.pack(seen_at), self._bound_seen, 1), age)
+        return self._activity.write(self._sealed(handle, _Hidden(_NUMBER.pack(seen_at)), self._bound_seen, 1).raw, age)
 
-    def clear(self, header: bytes) -> tuple[bytes, ...]:
-        """Return the Set-Cookie lines that take everything away that is there."""
+    def clear(self, request: Request) -> tuple[bytes, ...]:
+        """Return the Set-Cookie lines that take everything away that the request had."""
         first, *others = self._writers
-        return (first.clear(), *(one.clear() for one in (*others, self._activity) if one.find(header) is not None))
+        return (first.clear(), *self._cleared((*others, self._activity), request))
+
+    def _cleared(self, writers: Iterable[CookieWriter], request: Request) -> list[bytes]:
+        return [one.clear() for one in writers if one.find(request.header(b"cookie")) is not None]
 
     def _pieces(self, length: int, data: bytes) -> int:
         """Return into how many cookies a text of this length goes; raise DataError where they would be too many."""
@@ -191,23 +192,22 @@ class Sealer:
         )
         raise DataError(message, key=largest, found="size")
 
-    def _cut(self, text: bytes) -> Iterator[bytes]:
+    def _cut(self, text: _Hidden) -> Iterator[_Hidden]:
         at = 0
         for room in self._room:
-            if at < len(text):
-                yield text[at : at + room]
+            if at < len(text.raw):
+                yield _Hidden(text.raw[at : at + room])
             at += room
 
-    def _sealed(self, handle: str, plain: bytes, bound: bytes, count: int) -> bytes:
+    def _sealed(self, handle: str, plain: _Hidden, bound: bytes, count: int) -> _Hidden:
         name, pieces = handle.encode("ascii"), b"%d" % count
         while True:
             kid = self._keyring.newest.kid.encode("ascii")
-            made, _, body = self._keyring.seal(
-                self._realm + handle, plain, _context(kid, bound, name, pieces)
-            ).partition(b".")
+            context = _context(kid, bound, name, pieces)
+            made, _, body = self._keyring.seal(self._realm + handle, plain.raw, context).partition(b".")
             if made == kid:  # else a newer key arrived between the two looks
                 text = b2a_base64(body, newline=False).translate(_TO_URL)
-                return b".".join((_VERSION, kid, name, pieces, text))
+                return _Hidden(b".".join((_VERSION, kid, name, pieces, text)))
 
     def _opened(self, kid: bytes, handle: bytes, count: bytes, text: bytes, bound: bytes) -> bytes | None:
         try:
@@ -254,8 +254,21 @@ def _context(kid: bytes, bound: bytes, handle: bytes, count: bytes) -> bytes:
     return b"%b\0%b%b%b\0%b" % (_VERSION, kid, bound, handle, count)
 
 
-def _held(ticket: Ticket, record: Record, *, keep_client: bool) -> Held:
-    return Held(
+class _Hidden:
+    """Bytes that no traceback shows."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+
+    def __repr__(self) -> str:
+        return f"<{len(self.raw)} hidden bytes>"
+
+
+def _plain(ticket: Ticket, record: Record, *, keep_client: bool) -> _Hidden:
+    """Return what is sealed, zeros before it up to a length that leaves base64 no choice."""
+    held = Held(
         ticket.family,
         ticket.turn,
         record.data,
@@ -270,3 +283,5 @@ def _held(ticket: Ticket, record: Record, *, keep_client: bool) -> Held:
         record.persistent,
         record.client if keep_client else None,
     )
+    raw = _encode(held)
+    return _Hidden(bytes(-(len(raw) + _OVERHEAD) % 3) + raw)

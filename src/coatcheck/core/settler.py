@@ -41,6 +41,7 @@ _THEFT = (TokenClass.STRAGGLER, TokenClass.LATE, TokenClass.STALE)
 _CURRENT = TokenClass.CURRENT
 _NOTHING = Outcome()
 _COOKIE = ("Cookie",)
+_TOO_LATE = "written after the response started, when no cookie could be sent any more"
 _LOOKED = Outcome(vary=_COOKIE)
 
 
@@ -151,7 +152,7 @@ class Settler:
         if data is visit.base or data == (visit.base if visit.sent is None else visit.sent):
             return _NOTHING
         if visit.record is None or self._sealer is not None:
-            visit.dropped = "written after the response started, when no cookie could be sent any more"
+            visit.dropped = visit.dropped or _TOO_LATE
             return _NOTHING
         return self._updated(visit, visit.record, data)
 
@@ -409,12 +410,12 @@ class Settler:
         if self._sealer is None:
             return (self._cookie.write(tokens.value_of(ticket), age),)
         visit.sent = record.data
-        return self._sealer.write(ticket, record, age, visit.request.header(b"cookie"))
+        return self._sealer.write(ticket, record, age, visit.request)
 
     def _cleared(self, visit: Visit) -> tuple[bytes, ...]:
         if self._sealer is None:
             return (self._cookie.clear(),)
-        return self._sealer.clear(visit.request.header(b"cookie"))
+        return self._sealer.clear(visit.request)
 
     def _kept(self, record: Record) -> Record:
         """Return what of a record the store keeps: without its data, where that travels in the cookie."""
