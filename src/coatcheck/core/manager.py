@@ -197,7 +197,10 @@ class SessionManager:
         """Return what a request gets while the store is away: 503, a blank session, or what its sealed cookie says."""
         sealed = self.settings.sealed
         if sealed is not None and sealed.store_down == "reads" and request.kind == "http" and request.method in _SAFE:
-            ticket = self.identify(request)
+            try:
+                ticket = self.identify(request)
+            except StoreError:  # the keys are out of reach, too
+                return replies.UNAVAILABLE
             if isinstance(ticket, Ticket):
                 visit = Visit(self, request, self.now(), reads_only=True)
                 self._judge(visit, ticket, None, floor)

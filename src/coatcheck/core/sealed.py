@@ -158,15 +158,19 @@ class Sealer:
         Raises DataError where they would not fit.
         """
         plain = _plain(ticket, record, keep_client=self.alone)
-        length = 5 + len(_VERSION) + len(self._keyring.newest.kid) + len(ticket.handle)
+        kid = self._keyring.newest.kid
+        length = 5 + len(_VERSION) + len(kid) + len(ticket.handle)
         count = self._pieces(length + (len(plain.raw) + _OVERHEAD) // 3 * 4, record.data)
-        pieces = self._cut(self._sealed(ticket.handle, plain, self._bound, count))
+        text = self._sealed(kid, ticket.handle, plain, self._bound, count)
+        pieces = (text,) if count == 1 else self._cut(text)
         written = [writer.write(piece.raw, age) for writer, piece in zip(self._writers, pieces, strict=False)]
         return (*written, *self._cleared(self._writers[count:], request))
 
     def write_seen(self, handle: str, seen_at: Instant, age: float | None) -> bytes:
         """Return the small cookie that notes activity."""
-        return self._activity.write(self._sealed(handle, _Hidden(_NUMBER.pack(seen_at)), self._bound_seen, 1).raw, age)
+        plain = _Hidden(_NUMBER.pack(seen_at))
+        kid = self._keyring.newest.kid
+        return self._activity.write(self._sealed(kid, handle, plain, self._bound_seen, 1).raw, age)
 
     def clear(self, request: Request) -> tuple[bytes, ...]:
         """Return the Set-Cookie lines that take everything away that the request had."""
@@ -174,7 +178,8 @@ class Sealer:
         return (first.clear(), *self._cleared((*others, self._activity), request))
 
     def _cleared(self, writers: Iterable[CookieWriter], request: Request) -> list[bytes]:
-        return [one.clear() for one in writers if one.find(request.header(b"cookie")) is not None]
+        header = request.header(b"cookie")
+        return [one.clear() for one in writers if one.find(header) is not None]
 
     def _pieces(self, length: int, data: bytes) -> int:
         """Return into how many cookies a text of this length goes; raise DataError where they would be too many."""
@@ -199,15 +204,14 @@ class Sealer:
                 yield _Hidden(text.raw[at : at + room])
             at += room
 
-    def _sealed(self, handle: str, plain: _Hidden, bound: bytes, count: int) -> _Hidden:
-        name, pieces = handle.encode("ascii"), b"%d" % count
-        while True:
-            kid = self._keyring.newest.kid.encode("ascii")
-            context = _context(kid, bound, name, pieces)
-            made, _, body = self._keyring.seal(self._realm + handle, plain.raw, context).partition(b".")
-            if made == kid:  # else a newer key arrived between the two looks
-                text = b2a_base64(body, newline=False).translate(_TO_URL)
-                return _Hidden(b".".join((_VERSION, kid, name, pieces, text)))
+    def _sealed(self, kid: str, handle: str, plain: _Hidden, bound: bytes, count: int) -> _Hidden:
+        key, name, pieces = kid.encode("ascii"), handle.encode("ascii"), b"%d" % count
+        context = _context(key, bound, name, pieces)
+        made, _, body = self._keyring.seal(self._realm + handle, plain.raw, context).partition(b".")
+        if made != key:  # a newer key arrived between the two looks
+            return self._sealed(made.decode("ascii"), handle, plain, bound, count)
+        text = b2a_base64(body, newline=False).translate(_TO_URL)
+        return _Hidden(b".".join((_VERSION, key, name, pieces, text)))
 
     def _opened(self, kid: bytes, handle: bytes, count: bytes, text: bytes, bound: bytes) -> bytes | None:
         try:

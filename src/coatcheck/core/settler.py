@@ -319,16 +319,20 @@ class Settler:
             return self._settle_read(visit)
         if wrote and socket:
             visit.dropped = "written by a websocket, which cannot be given the cookie that would hold it"
-        outcome = self._settle_read(visit)
-        required = (wrote and not socket) or changed is not record or bool(visit.end_others)
-        if changed is not record or visit.end_others:
-            outcome = self._updated(visit, changed, changed.data)
+        primary = changed is not record or bool(visit.end_others)
+        changes = self._updated(visit, changed, b"").changes if primary else self._touches(visit)
         if visit.end_others and record.subject is not None:
-            others = self._others(record, visit.end_others)
-            outcome = replace(outcome, changes=(*outcome.changes, others), durable=True)
+            changes = (*changes, self._others(record, visit.end_others))
         cookies = () if socket else self._resealed(visit, changed, ticket, data)
-        visit.unguarded = bool(cookies) and changed is record and not visit.end_others and not sealer.alone
-        return replace(outcome, required=required, cookies=cookies)
+        if not (socket or primary):  # nothing can overtake it that would have it settled again
+            visit.base, visit.wrote, visit.unguarded = data, False, not sealer.alone
+        return Outcome(
+            changes=changes,
+            durable=primary,
+            required=primary or (wrote and not socket),
+            cookies=cookies,
+            vary=_COOKIE if visit.consulted else (),
+        )
 
     def _settle_failed(self, visit: Visit, record: Record) -> Outcome:
         """Settle a 5xx: activity counts, and a sealed cookie that is refused from now on must be replaced."""
@@ -351,18 +355,27 @@ class Settler:
         return self._handed(visit, replace(record, data=data, seen_at=seen_at), ticket, now)
 
     def _settle_read(self, visit: Visit) -> Outcome:
-        """Note activity, at most once per `touch_every`, less a part that is the session's own (no stampedes)."""
+        """Note activity; for a sealed token also in its small cookie."""
+        touches, record = self._touches(visit), visit.record
+        if not touches:
+            return _NOTHING
+        if self._sealer is None or record is None or visit.request.kind != "http" or not _is_private(visit.headers):
+            return Outcome(changes=touches)
+        age = record.expires_at - visit.arrived if record.persistent else None
+        return Outcome(changes=touches, cookies=(self._sealer.write_seen(record.handle, visit.arrived, age),))
+
+    def _touches(self, visit: Visit) -> tuple[Change, ...]:
+        """Return the activity to note, at most once per `touch_every`, less a part that is the session's own.
+
+        That part keeps sessions that began together from being touched together (no stampedes).
+        """
         record = visit.record
         if record is None or visit.request.path in self._passive:
-            return _NOTHING
+            return ()
         now = visit.arrived
         if now - record.seen_at < self._touch_every * (1.0 - record.family_proof[0] / 1024.0):
-            return _NOTHING
-        touch = Touch(handle=record.handle, seen_at=now)
-        if self._sealer is None or visit.request.kind != "http" or not _is_private(visit.headers):
-            return Outcome(changes=(touch,))
-        age = record.expires_at - now if record.persistent else None
-        return Outcome(changes=(touch,), cookies=(self._sealer.write_seen(record.handle, now, age),))
+            return ()
+        return (Touch(handle=record.handle, seen_at=now),)
 
     def _renewal_due(self, visit: Visit, record: Record) -> bool:
         if record.used_at is None or visit.standing != TokenClass.CURRENT:
