@@ -470,10 +470,10 @@ class SessionManager:
         visit = session.visit
         for change in outcome.changes:
             if isinstance(change, Update):
-                visit.record, visit.base = change.record, self._base_of(visit, change.record)
+                visit.record, visit.base = change.record, change.record.data
             elif isinstance(change, Insert | Replace):
                 visit.ticket, visit.standing = self._csrf_ticket(visit), TokenClass.CURRENT
-                visit.record, visit.base = change.record, self._base_of(visit, change.record)
+                visit.record, visit.base = change.record, change.record.data
                 visit.level = change.record.level
             elif isinstance(change, End) and visit.logout and visit.login is None:
                 visit.record = visit.presented = visit.ticket = None
@@ -481,12 +481,6 @@ class SessionManager:
         visit.login = visit.renew = None
         visit.logout = visit.end_others = ""
         visit.wrote = False
-
-    def _base_of(self, visit: Visit, record: Record) -> bytes:
-        """Return the data that later writes build on."""
-        if self._sealer is None:
-            return record.data
-        return visit.base if visit.sent is None else visit.sent
 
     def edit(self, session: Session, change: Callable[[dict[str, Any]], V]) -> tuple[V, Update | None]:
         """Apply a change to the *stored* data, for one conditional commit of its own: for what must happen once."""
@@ -509,6 +503,9 @@ class SessionManager:
     ) -> tuple[V, Update | None]:
         """Change what the cookie brought, and have every older cookie refused: so of all that present it, one wins."""
         self.need_store("take and bump")
+        if visit.reads_only:
+            message = "the store does not answer: until it does, this session can only be read"
+            raise StoreError(message)
         if visit.outcome is not None or visit.request.kind == "websocket" or visit.ticket is None:
             message = "a sealed session is changed by a cookie, which only the start of a response can carry"
             raise SettledError(message)
