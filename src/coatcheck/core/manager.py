@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
 from hashlib import sha256
+from math import inf
 from typing import Any, TypeVar, Unpack
 
 from msgspec.structs import replace
@@ -91,6 +92,8 @@ class SessionManager:
         self.noise = Noise()
         self._realm = self.realm.encode()
         self._exclude = tuple(chosen.exclude)
+        self._fresh = tuple(chosen.fresh)
+        self._renew = inf if self.clocks.renew is None else self.clocks.renew
         self._clients = Clients(chosen.trusted_proxies)
         self._screen = Screen(chosen, self._heard)
         self._check = self._screen.check
@@ -173,6 +176,49 @@ class SessionManager:
             return make(visit)
         return self._missing(visit) or make(visit)
 
+    def open_copy(
+        self,
+        request: Request,
+        ticket: Ticket,
+        copy: Record,
+        make: Callable[[Visit], S] = Session,  # type: ignore[assignment]
+        floor: Instant = 0.0,
+    ) -> S | None:
+        """Return the session if a copy of its record, perhaps a little old, can vouch for it; None: read the record.
+
+        A copy may only say yes, and only to a current turn that was seen and is neither over nor due for renewal, on a
+        plain safe request (H8). So nothing is ended, renewed, noted or refused by what it says.
+        """
+        if request.method not in _SAFE or request.kind != "http" or request.path.startswith(self._fresh):
+            return None
+        visit = Visit(self, request, self.now(), copied=True)
+        self._judge(visit, ticket, copy, floor)
+        if visit.record is not copy or visit.standing is not TokenClass.CURRENT or visit.step_up or visit.due:
+            return None
+        if copy.used_at is None or visit.arrived >= copy.used_at + self._renew:
+            return None
+        return make(visit)
+
+    def confirm(self, session: Session, record: Record | None, floor: Instant = 0.0) -> None:
+        """Judge a session that a copy vouched for by its record; data that the handler holds stays as it is."""
+        visit = session.visit
+        ticket, known = visit.ticket, visit.record
+        visit.copied = False
+        if ticket is None or known is None or visit.login is not None or visit.logout:
+            return
+        held = visit.wrote or visit.lent or visit.typed is not None  # then a commit lays it on what is stored
+        fresh = Visit(self, visit.request, visit.arrived)
+        self._judge(fresh, ticket, record, floor)
+        visit.presented, visit.presented_as, visit.standing = fresh.presented, fresh.presented_as, fresh.standing
+        visit.step_up, visit.due, visit.level = fresh.step_up, fresh.due, fresh.level
+        visit.notes, visit.urgent, visit.urgent_required = fresh.notes, fresh.urgent, fresh.urgent_required
+        if fresh.record is None:
+            visit.ticket = visit.record = visit.renew = visit.lasting = visit.typed = None
+            visit.ended_because, visit.end_others = fresh.ended_because, ""
+            visit.data, visit.base = {}, b""
+        elif not held:
+            visit.record, visit.data, visit.base = fresh.record, fresh.data, fresh.base
+
     def blank(self, request: Request, make: Callable[[Visit], S] = Session) -> S:  # type: ignore[assignment]
         """Return an anonymous session that is never stored: the store is away and the application wants to go on."""
         visit = Visit(self, request, self.now())
@@ -198,7 +244,7 @@ class SessionManager:
         now = visit.arrived
         standing, proof = tokens.judge(self._realm, record, ticket, now, self.clocks.grace)
         if standing is TokenClass.GARBAGE:
-            return self._heard("session_garbage_token", visit.request)
+            return None if visit.copied else self._heard("session_garbage_token", visit.request)
         visit.presented, visit.presented_as = record, standing
         if record.handed_at > now + tokens.SKEW:  # a clock went back: refuse, but end nothing by it (TMO-13)
             return self._once(visit, facts.about("session_from_the_future", record, now, None), 3600.0)
@@ -284,6 +330,8 @@ class SessionManager:
 
     def _once(self, visit: Visit, event: Event, period: float) -> None:
         """Note a fact once per session, kind and period: the commit id is the same for all who see it."""
+        if visit.copied:
+            return
         window = int(event.at // period)
         kind = event.detail.get("kind", "")
         commit_id = sha256(f"{event.name}\0{event.handle}\0{kind}\0{window}".encode()).digest()[:16]

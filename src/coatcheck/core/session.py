@@ -14,7 +14,7 @@ import msgspec
 
 from . import typed
 from .codec import SCALARS
-from .errors import DataError, Refusal, SettledError
+from .errors import ConfigError, DataError, Refusal, SettledError
 from .model import Because, Change, Event, Handle, Headers, Instant, Level, Outcome, Record, Request, Ticket
 
 T = TypeVar("T")
@@ -69,6 +69,8 @@ class Visit(msgspec.Struct, eq=False):
     standing: int = 0  # its tokens.TokenClass
     presented: Record | None = None  # the family of this record was proved, whatever became of it
     presented_as: int = 0
+    copied: bool = False  # the record is a near copy, which may be a little old
+    confirm: Callable[[Session], Any] | None = None  # reads the record itself: at once, or an awaitable that will
     bare: bool = False  # no cookie of ours came: an anonymous session may be handed out
     level: int = 0
     step_up: bool = False
@@ -301,9 +303,17 @@ class Session(MutableMapping[str, Any]):
         visit.asked = True
         visit.end_others = because
 
-    def require_login(self, *, within: timedelta | float | None = None, level: int | None = None) -> str:
-        """Return the subject, or raise Refusal: nobody, not surely enough, or not recently enough (seconds)."""
+    def require_login(
+        self, *, within: timedelta | float | None = None, level: int | None = None, fresh: bool = False
+    ) -> str:
+        """Return the subject, or raise Refusal: nobody, not surely enough, or not recently enough (seconds).
+
+        `fresh`: a near copy of the session is not good enough; it is read from the store itself. A handler on an event
+        loop awaits `exchange.confirm(session)` before; raises ConfigError where it did not.
+        """
         visit = self._looked()
+        if fresh and visit.copied:
+            _confirmed(self)
         subject = self.subject
         seconds = within.total_seconds() if isinstance(within, timedelta) else within
         if subject is None:
@@ -459,6 +469,19 @@ class Session(MutableMapping[str, Any]):
         raise TypeError(message)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _confirmed(session: Session) -> None:
+    """Read the record of a copied session, where that can be done without being awaited."""
+    confirm = session.visit.confirm
+    waiting = None if confirm is None else confirm(session)
+    if waiting is not None:
+        waiting.close()
+        message = (
+            "require_login(fresh=True) cannot read the session from inside an event loop; before it, "
+            "`await exchange_of(request).confirm(session)`, or name the path in the setting fresh=[...]"
+        )
+        raise ConfigError(message)
 
 
 class Typed(Generic[T]):

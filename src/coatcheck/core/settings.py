@@ -43,6 +43,7 @@ class Keywords(TypedDict, total=False):
     partitioned: bool
     comma_joined: bool
     exclude: Sequence[str]
+    fresh: Sequence[str]
     passive: Collection[str]
     on_theft: Literal["end", "note"]
     store_down: Literal["refuse", "anonymous"]
@@ -63,7 +64,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
       (gunicorn behind some HTTP/2 proxies); the price: a sibling host can then plant a cookie of our name.
     - allow_insecure_http: plain http, on localhost only, under another cookie name.
     - same_site, domain, path, partitioned: the cookie's attributes. cookie_reason: why they are weaker.
-    - exclude: path prefixes without sessions. passive: exact paths whose requests are no activity.
+    - exclude: path prefixes without sessions. fresh: path prefixes whose sessions never come from a near copy.
+      passive: exact paths whose requests are no activity.
     - on_theft: what a replayed old token does. store_down: what happens to requests while the store is away.
     - login_url: where browsers are sent to log in.
     """
@@ -89,6 +91,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     partitioned: bool = False
     comma_joined: bool = False
     exclude: Sequence[str] = ()
+    fresh: Sequence[str] = ()
     passive: Collection[str] = ()
     on_theft: Literal["end", "note"] = "end"
     store_down: Literal["refuse", "anonymous"] = "refuse"
@@ -134,7 +137,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for field, known in _CHOICES.items():
             if getattr(self, field) not in known:
                 yield f"{field} is {' or '.join(map(repr, known))} (found {getattr(self, field)!r})"
-        for field in ("origins", "trusted_origins", "csrf_exempt", "exclude", "passive", "carry", "trusted_proxies"):
+        for field in _LISTS:
             if isinstance(getattr(self, field), str):
                 found = getattr(self, field)
                 yield f"{field} is a list, not a text (found {found!r}); write [{found!r}]"
@@ -145,13 +148,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if not isinstance(self.carry, All):
             for key in RESERVED & set(self.carry):
                 yield f"{key!r} never moves into a login: whoever planted it would choose where the user goes"
-        for path in (*self.csrf_exempt, *self.exclude, *self.passive):
+        for path in (*self.csrf_exempt, *self.exclude, *self.fresh, *self.passive):
             if not path.startswith("/"):
                 yield f"paths start with / (found {path!r})"
         if self.data is not None:
             yield from _untyped(self.data)
 
 
+_LISTS = ("origins", "trusted_origins", "csrf_exempt", "exclude", "fresh", "passive", "carry", "trusted_proxies")
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "csrf": ("refuse", "report", "off"),
     "missing_headers": ("allow", "deny"),

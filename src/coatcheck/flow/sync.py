@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ..core import facts, replies
 from ..core.cookies import dress
-from ..core.errors import CoatcheckError, ConfigError, SettledError, StoreError
+from ..core.errors import CoatcheckError, ConfigError, Refusal, SettledError, StoreError
 from ..core.manager import SessionManager
 from ..core.model import (
     Because,
@@ -134,6 +134,7 @@ class Exchange:
         """Join a manager and a store; `make` builds the sessions (a framework's face). Opens nothing."""
         self.manager = manager
         self.store = store
+        self._glance: Callable[[Handle], Record | None] | None = getattr(store, "glance", None)
         self._make = make
         self._floor: Instant = 0.0
         self._generation: str | None = None
@@ -154,6 +155,8 @@ class Exchange:
             if isinstance(ticket, Ticket):
                 if abs(manager.now() - self._epochs_at) >= EPOCHS_EVERY:
                     self._look_at_epochs()
+                if self._glance is not None and (copied := self._copied(request, ticket)) is not None:
+                    return copied
                 record = self.store.load(ticket.handle)
             elif not self._salted:
                 self._look_at_epochs()  # a login must find its subject's shard
@@ -168,6 +171,27 @@ class Exchange:
         for commit_id, event in visit.notes:
             self._try(commit_id, (Note(events=(event,)),), durable=False)
         return (self._urgent(request, session, again=True)) if visit.urgent else session
+
+    def confirm(self, session: Session) -> None:
+        """Read the session from the store itself, where a near copy was good enough so far; judge it again.
+
+        Data that the handler holds stays as it is. Raises Refusal (503) where the store does not answer.
+        """
+        visit = session.visit
+        try:
+            for _ in range(2):
+                if not visit.copied or visit.ticket is None:
+                    return
+                record = self.store.load(visit.ticket.handle)
+                self.manager.confirm(session, record, self._floor)
+                for commit_id, event in visit.notes:
+                    self._try(commit_id, (Note(events=(event,)),), durable=False)
+                if visit.urgent:
+                    conflict = self.store.commit(os.urandom(16), visit.urgent, visit.urgent_required)
+                    visit.copied = conflict is not None
+        except StoreError as error:
+            logger.error("session store: %s", error)
+            raise Refusal(replies.UNAVAILABLE, "the session could not be confirmed: the store is away") from error
 
     def finish(self, session: Session, status: int, headers: Headers) -> Reply | Headers:
         """Commit what the exchange leaves and return the response's headers, or the answer that replaces it.
@@ -270,6 +294,16 @@ class Exchange:
             return None
         return self.manager.over(stored, self._floor)
 
+    def _copied(self, request: Request, ticket: Ticket) -> Session | None:
+        """Return the session if a near copy of its record can vouch for it."""
+        record = None if self._glance is None else self._glance(ticket.handle)
+        if record is None:
+            return None
+        session = self.manager.open_copy(request, ticket, record, self._make, self._floor)
+        if session is not None:
+            session.visit.confirm = self.confirm
+        return session
+
     def _look_at_epochs(self) -> None:
         now = self.manager.now()
         try:
@@ -370,6 +404,10 @@ class Exchange:
 
     def _at_once(self, session: Session, change: Callable[[dict[str, Any]], V]) -> V | None:
         """Apply a change to the stored data by a commit of its own; None, where the session ended meanwhile."""
+        if session.visit.copied:  # what is not in a copy may be in the store
+            self.confirm(session)
+            if session.visit.record is None:
+                return None
         deadline = monotonic() + COMMIT_DEADLINE
         while True:
             value, update = self.manager.edit(session, change)

@@ -4,6 +4,7 @@ file      connections, forks, errors
 schema    tables and migrations
 rows      what is asked of a connection
 threads   the writer and the keeper
+watching  the watcher
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final
 
 from ...core import ledger
 from ...core.model import Change, Conflict, Epochs, EventPage, EventQuery, Handle, Instant, Query, Record, RecordPage
-from . import rows, threads
+from . import rows, threads, watching
 from .file import COMMIT_DEADLINE, Busy, File, Here, Link, Synchronous
 
 __all__ = ["AsyncSqliteStore", "SqliteStore"]
@@ -91,6 +92,13 @@ class SqliteStore:
         """Delete at most `limit` facts (or noise) older than `before`; return how many."""
         act = partial(rows.forget_events, before=before, limit=limit, noise=noise)
         return threads.in_turn(self._file, self._here, act, COMMIT_DEADLINE)
+
+    def watch(self, notice: Callable[[Handle | None], None]) -> Callable[[], None]:
+        """Call `notice` with the handle of each record that changes but for its activity; return what ends that.
+
+        Other processes are heard within half a second, this one in a few milliseconds; `close` ends the listening.
+        """
+        return watching.watch(self._file, self._here, notice)
 
     def close(self) -> None:
         """Stop the threads and close the connections of both faces; a later use opens them again."""
@@ -179,6 +187,14 @@ class AsyncSqliteStore:
     async def forget_events(self, before: Instant, limit: int, *, noise: bool = False) -> int:
         """Delete at most `limit` facts (or noise) older than `before`; return how many."""
         return await asyncio.to_thread(self._apart.forget_events, before, limit, noise=noise)
+
+    async def watch(self, notice: Callable[[Handle | None], None]) -> Callable[[], None]:
+        """Call `notice` with the handle of each record that changes but for its activity; return what ends that.
+
+        It is called by a thread. Other processes are heard within half a second, this one in a few milliseconds;
+        `close` ends the listening.
+        """
+        return await asyncio.to_thread(self._apart.watch, notice)
 
     async def close(self) -> None:
         """Stop the threads and close the connections of both faces; a later use opens them again."""

@@ -36,6 +36,7 @@ from .schema import PREFIX
 
 PURGE_ROWS: Final = 100
 PURGE_SECONDS: Final = 0.05
+CHANGES_KEPT: Final = 10_000
 
 T = TypeVar("T")
 Done: TypeAlias = tuple[T, Sequence[Event]]
@@ -61,6 +62,10 @@ _SCOPES: Final = _text(sql.SCOPES)
 _META: Final = _text(sql.META)
 _FORGET_EVENTS: Final = _text(sql.FORGET_EVENTS)
 
+_LAST_CHANGE: Final = _text("select ifnull(max(id), 0) from {p}changes")
+_CHANGES: Final = _text("select id, handle from {p}changes where id >= ? order by id")
+_MANY_CHANGES: Final = _text("select max(id) - min(id) >= ? from {p}changes")
+_FORGET_CHANGES: Final = _text("delete from {p}changes where id <= (select max(id) from {p}changes) - ?")
 _BEAT: Final = _text("update {p}meta set value = value + 1 where name = 'beat'")
 _SWAP: Final = _text(
     "update {p}sessions set authenticated_at = ?, seen_at = max(seen_at, ?), idle_for = ?, expires_at = ?, "
@@ -173,6 +178,28 @@ def epochs(link: Link, now: Instant) -> Epochs:
     scopes = dict(link.db.execute(_SCOPES).fetchall())
     generation = link.db.execute(_META, ("generation",)).fetchall()
     return Epochs(now, scopes, str(generation[0][0]) if generation else "")
+
+
+def last_change(link: Link) -> int:
+    """Return the number of the newest change."""
+    return int(link.db.execute(_LAST_CHANGE).fetchall()[0][0])
+
+
+def changes_since(link: Link, last: int) -> tuple[int, list[Handle | None]]:
+    """Return the number of the newest change and the handles of those after `last`; None among them: some are lost."""
+    found = link.db.execute(_CHANGES, (last,)).fetchall()
+    if last and (not found or found[0][0] != last):
+        return last_change(link), [None]
+    handles = dict.fromkeys(handle for number, handle in found if number > last)
+    return (found[-1][0] if found else last), list(handles)
+
+
+def forget_changes(link: Link) -> Done[None]:
+    """Forget all but the newest changes; the newest one is never forgotten."""
+    link.sync(full=False)
+    if link.db.execute(_MANY_CHANGES, (2 * CHANGES_KEPT,)).fetchall()[0][0]:
+        link.db.execute(_FORGET_CHANGES, (CHANGES_KEPT,))
+    return None, ()
 
 
 def purge(link: Link, limit: int, now: Instant, tombstone: float) -> Done[int]:

@@ -71,7 +71,15 @@ _FIRST: Final = (
     "create index {p}events_subject on {p}events (subject, at) where subject is not null",
     "create unique index {p}events_once on {p}events (commit_id, position) where position is not null",
 )
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST,)
+_CHANGES: Final = (
+    # every write but mere activity raises `version`
+    "create table {p}changes (id integer primary key, handle text not null) strict",
+    """create trigger {p}changed after update of version on {p}sessions
+        begin insert into {p}changes (handle) values (new.handle); end""",
+    """create trigger {p}deleted after delete on {p}sessions
+        begin insert into {p}changes (handle) values (old.handle); end""",
+)
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _CHANGES)
 
 _HAS_META: Final = "select 1 from sqlite_schema where type = 'table' and name = '{p}meta'"
 _MAKE_META: Final = (
