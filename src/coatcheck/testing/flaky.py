@@ -111,6 +111,8 @@ class FlakyStore:
         self.store = store
         self.trouble = trouble or Trouble()
         self.listeners = store.listeners
+        if hasattr(store, "watch"):
+            self.watch = store.watch
 
     def as_async(self) -> AsyncFlakyStore:
         """Return the awaited face, with the same troubles; the wrapped store must have one."""
@@ -193,6 +195,8 @@ class AsyncFlakyStore:
         self.store = store
         self.trouble = trouble or Trouble()
         self.listeners = store.listeners
+        if hasattr(store, "watch"):
+            self.watch = store.watch
 
     async def load(self, handle: Handle) -> Record | None:
         """Load a record."""
