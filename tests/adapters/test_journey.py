@@ -20,8 +20,8 @@ class Asgi(AdapterJourney):
 
     def drive(self, control: Control) -> Driver:
         probe = AsgiProbe(control.probe)
-        app = asgi.SessionMiddleware(probe, store=control.store, manager=control.manager, watch_every=WATCH)
-        return AsgiDriver(app)
+        how = {"watch_every": WATCH, "watch_recheck": WATCH}
+        return AsgiDriver(asgi.SessionMiddleware(probe, store=control.store, manager=control.manager, **how))
 
 
 class StarletteInside(Asgi):

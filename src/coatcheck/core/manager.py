@@ -480,6 +480,13 @@ class SessionManager:
             return record.ended_because
         return self._over(record, self.now(), floor)
 
+    def ends_at(self, record: Record | None) -> Instant:
+        """Return the moment at which a record is over by its clocks and policies, if nobody comes before."""
+        if record is None:
+            return 0.0
+        own = (policy.expires_at(record) for policy in self.settings.policies)
+        return min([record.deadline, *(end for end in own if end is not None)])
+
     # -- what a session asks (core/session.py, Counter) ---------------------------------------------------------------
 
     def mint(self, subject: str | None = None) -> Ticket:

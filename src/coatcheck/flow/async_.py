@@ -10,6 +10,7 @@ import os
 import random
 from asyncio import sleep
 from collections.abc import Callable, Sequence
+from math import inf
 from time import monotonic, time
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -283,17 +284,27 @@ class AsyncExchange:
 
         A store that does not answer is no reason yet: the next look decides.
         """
+        reason, _ = await self.look(session)
+        return reason
+
+    async def look(self, session: Session) -> tuple[str | None, Instant]:
+        """Return why the session of an open connection is over, or None and the moment at which it will be."""
         record = session.visit.record
         if record is None:
-            return None
+            return None, inf
         try:
-            if abs(self.manager.now() - self._epochs_at) >= EPOCHS_EVERY:
-                await self._look_at_epochs()
+            floor = await self.floor()
             stored = await self.store.load(record.handle)
         except StoreError as error:
             logger.warning("session store: %s", error)
-            return None
-        return self.manager.over(stored, self._floor)
+            return None, inf
+        return self.manager.over(stored, floor), self.manager.ends_at(stored)
+
+    async def floor(self) -> Instant:
+        """Return the moment before which sessions no longer count, as it was within the last second."""
+        if abs(self.manager.now() - self._epochs_at) >= EPOCHS_EVERY:
+            await self._look_at_epochs()
+        return self._floor
 
     def _copied(self, request: Request, ticket: Ticket) -> Session | None:
         """Return the session if a near copy of its record can vouch for it."""

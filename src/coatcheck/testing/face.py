@@ -115,7 +115,10 @@ class Face:
         """
         end = time.monotonic() + seconds
         while not true() and time.monotonic() < end:
-            self._done(time.sleep(0.002) if self._runner is None else asyncio.sleep(0.002))
+            if self._runner is None:
+                time.sleep(0.002)
+            else:
+                self._done(asyncio.sleep(0.002))
         return bool(true())
 
     def close(self) -> None:

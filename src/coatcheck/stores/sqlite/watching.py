@@ -58,7 +58,7 @@ def _unwatch(file_of: weakref.ref[File], watcher: Watcher, notice: Notice) -> No
             file.watcher = None
             file.servants.pop("watcher", None)
     if idle:
-        watcher.stop()
+        watcher.leave()
 
 
 class Watcher:
@@ -70,7 +70,7 @@ class Watcher:
         self.last = since
         self._woken = threading.Event()
         self._stopped = False
-        weakref.finalize(file, self._leave)
+        weakref.finalize(file, self.leave)
         self._thread = threading.Thread(
             target=self._work, args=(weakref.ref(file),), name="coatcheck-watcher", daemon=True
         )
@@ -81,12 +81,13 @@ class Watcher:
         self._woken.set()
 
     def stop(self) -> None:
-        """End, after the look at hand."""
-        self._leave()
+        """End, after the look at hand, and wait for that."""
+        self.leave()
         if self._thread is not threading.current_thread():
             self._thread.join(COMMIT_DEADLINE)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """End, after the look at hand."""
         self._stopped = True
         self._woken.set()
 
