@@ -105,6 +105,8 @@ class Lookout:
         """Return why a session is over, or None and how many seconds may pass until the next look."""
         async with self._looking:
             reason, ends_at = await self._exchange.look(session)
+        if ends_at is None:  # the store did not answer: ask again soon
+            return reason, self._watching.every
         return reason, min(self.pause, max(0.01, ends_at - self._exchange.manager.now()))
 
     async def _begin(self, store: AsyncWatchedStore) -> None:

@@ -287,8 +287,11 @@ class AsyncExchange:
         reason, _ = await self.look(session)
         return reason
 
-    async def look(self, session: Session) -> tuple[str | None, Instant]:
-        """Return why the session of an open connection is over, or None and the moment at which it will be."""
+    async def look(self, session: Session) -> tuple[str | None, Instant | None]:
+        """Return why the session of an open connection is over, or None and the moment at which it will be.
+
+        Where the store does not answer, both are None.
+        """
         record = session.visit.record
         if record is None:
             return None, inf
@@ -297,7 +300,7 @@ class AsyncExchange:
             stored = await self.store.load(record.handle)
         except StoreError as error:
             logger.warning("session store: %s", error)
-            return None, inf
+            return None, None
         return self.manager.over(stored, floor), self.manager.ends_at(stored)
 
     async def floor(self) -> Instant:

@@ -286,8 +286,11 @@ class Exchange:
         reason, _ = self.look(session)
         return reason
 
-    def look(self, session: Session) -> tuple[str | None, Instant]:
-        """Return why the session of an open connection is over, or None and the moment at which it will be."""
+    def look(self, session: Session) -> tuple[str | None, Instant | None]:
+        """Return why the session of an open connection is over, or None and the moment at which it will be.
+
+        Where the store does not answer, both are None.
+        """
         record = session.visit.record
         if record is None:
             return None, inf
@@ -296,7 +299,7 @@ class Exchange:
             stored = self.store.load(record.handle)
         except StoreError as error:
             logger.warning("session store: %s", error)
-            return None, inf
+            return None, None
         return self.manager.over(stored, floor), self.manager.ends_at(stored)
 
     def floor(self) -> Instant:
