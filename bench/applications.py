@@ -17,6 +17,7 @@ from coatcheck.adapters.asgi import SessionMiddleware
 from coatcheck.core import codec, records, tokens
 from coatcheck.core.model import Client, Insert
 from coatcheck.core.session import Login
+from coatcheck.stores.near import near
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -168,6 +169,13 @@ def ours(name: str, make_store: Callable[[], Any]) -> list[Case]:
     return found
 
 
+def copied(make_store: Callable[[], Any]) -> list[Case]:
+    """Return the cases of a store that is read from near copies, as often as it can be; its own name tells which."""
+    store = near(make_store())
+    name = type(store.store).__name__.removeprefix("Async").removesuffix("Store").lower()
+    return [case for case in ours(f"near {name}", lambda: store) if case.name.endswith(("/ read", "/ write"))]
+
+
 def starlette() -> list[Case]:
     """Return the cases of Starlette's signed cookie."""
     signer = itsdangerous.TimestampSigner("bench-key-of-no-use-but-here")
@@ -195,6 +203,7 @@ def cases(folder: Path) -> list[Case]:
         Case("bare", untouched),
         *ours("memory", lambda: MemoryStore().as_async()),
         *ours("sqlite", sqlite),
+        *(case for store in (lambda: MemoryStore().as_async(), sqlite) for case in copied(store)),
         *starlette(),
     ]
 

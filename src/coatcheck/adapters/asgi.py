@@ -128,23 +128,27 @@ class Http:
         self._replaced = self._complete = False
         self.watch: Watch | None = None
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         """Pass a message on; the start of the response waits for the commit."""
         if message["type"] == "http.response.start":
-            answer = await self.middleware.exchange.finish(self.session, message["status"], message.get("headers", ()))
-            if isinstance(answer, Reply):
-                self._replaced = True
-                await _send_reply(self._send, answer, "http.response")
-                return
-            message["headers"] = answer
-            if self.session.visit.record is not None and _is_event_stream(answer):
-                self.watch = self.middleware.watching.over(self.session, self._end)
-        elif self._replaced:
-            return
-        elif self.watch is not None:
+            return self._start(message)
+        if self._replaced:
+            return _nothing()
+        if self.watch is not None:
             if self.watch.reason is not None:
                 raise StreamEnded(self.watch.reason)
             self._complete = not message.get("more_body", False)
+        return self._send(message)
+
+    async def _start(self, message: Message) -> None:
+        answer = await self.middleware.exchange.finish(self.session, message["status"], message.get("headers", ()))
+        if isinstance(answer, Reply):
+            self._replaced = True
+            await _send_reply(self._send, answer, "http.response")
+            return
+        message["headers"] = answer
+        if self.session.visit.record is not None and _is_event_stream(answer):
+            self.watch = self.middleware.watching.over(self.session, self._end)
         await self._send(message)
 
     async def receive(self) -> Message:
@@ -271,6 +275,10 @@ def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
         if name == b"content-type":  # names are lower case in ASGI
             return value.lower().startswith(b"text/event-stream")
     return False
+
+
+async def _nothing() -> None:
+    """Send nothing."""
 
 
 def _can_deny(scope: Scope) -> bool:

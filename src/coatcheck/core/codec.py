@@ -25,6 +25,7 @@ from .errors import CoatcheckError, DataError
 
 PLAIN = b"\x01"
 EXTENDED = b"\x02"
+_PLAIN, _EXTENDED = PLAIN[0], EXTENDED[0]
 
 SCALARS: frozenset[type] = frozenset({str, int, float, bool, type(None), bytes})
 """What msgpack takes as it is, and what nobody can change from outside."""
@@ -80,11 +81,11 @@ def decode(raw: bytes) -> dict[str, Any]:
     """Return a session's data, or raise UnknownVersion and nothing else."""
     if not raw:
         return {}
-    version = raw[:1]
-    if version not in (PLAIN, EXTENDED):
-        raise UnknownVersion(bytes(version).hex())
+    version = raw[0]
+    if version not in (_PLAIN, _EXTENDED):
+        raise UnknownVersion(bytes(raw[:1]).hex())
     try:
-        return _decode_plain(raw[1:]) if version == PLAIN else _decode(raw[1:])
+        return _decode_plain(raw[1:]) if version == _PLAIN else _decode(raw[1:])
     except (msgspec.DecodeError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         message = "damaged"
         raise UnknownVersion(message) from error

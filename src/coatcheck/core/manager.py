@@ -68,6 +68,8 @@ class Absent(Enum):
 
 
 _NO_COOKIE = Absent.NO_COOKIE
+_GARBAGE, _ENDED, _CURRENT = TokenClass.GARBAGE, TokenClass.ENDED, tokens.CURRENT
+_STRAGGLER, _STALE = TokenClass.STRAGGLER, TokenClass.STALE
 _SAFE = csrf.SAFE_METHODS
 
 
@@ -93,6 +95,7 @@ class SessionManager:
         self._realm = self.realm.encode()
         self._exclude = tuple(chosen.exclude)
         self._fresh = tuple(chosen.fresh)
+        self._grace = self.clocks.grace
         self._renew = inf if self.clocks.renew is None else self.clocks.renew
         self._clients = Clients(chosen.trusted_proxies)
         self._screen = Screen(chosen, self._heard)
@@ -134,10 +137,12 @@ class SessionManager:
                 return reply
         if request.method == "OPTIONS" and request.header(b"access-control-request-method"):
             return Absent.PREFLIGHT  # browsers send it without cookies (Fetch section 4.8): it is about nobody
-        found = [value for name, value in request.headers if name == b"cookie"]
-        if not found:
+        header = b""
+        for name, line in request.headers:
+            if name == b"cookie":
+                header = header + b"; " + line if header else line
+        if not header:
             return _NO_COOKIE
-        header = found[0] if len(found) == 1 else b"; ".join(found)
         if len(header) > MOST_HEADER:
             self._heard("session_cookie_oversize", request)
             return replies.TOO_LARGE
@@ -193,7 +198,7 @@ class SessionManager:
             return None
         visit = Visit(self, request, self.now(), copied=True)
         self._judge(visit, ticket, copy, floor)
-        if visit.record is not copy or visit.standing is not TokenClass.CURRENT or visit.step_up or visit.due:
+        if visit.record is not copy or visit.standing is not _CURRENT or visit.step_up or visit.due:
             return None
         if copy.used_at is None or visit.arrived >= copy.used_at + self._renew:
             return None
@@ -242,21 +247,21 @@ class SessionManager:
             message = f"the store answered {ticket.handle!r} with another record"
             raise StoreError(message)
         now = visit.arrived
-        standing, proof = tokens.judge(self._realm, record, ticket, now, self.clocks.grace)
-        if standing is TokenClass.GARBAGE:
+        standing, proof = tokens.judge(self._realm, record, ticket, now, self._grace)
+        if standing is _GARBAGE:
             return None if visit.copied else self._heard("session_garbage_token", visit.request)
         visit.presented, visit.presented_as = record, standing
         if record.handed_at > now + tokens.SKEW:  # a clock went back: refuse, but end nothing by it (TMO-13)
             return self._once(visit, facts.about("session_from_the_future", record, now, None), 3600.0)
-        if standing is TokenClass.ENDED:
+        if standing is _ENDED:
             return self._ended(visit, record)
         idle = record.idle_for
         in_time = now < record.expires_at and (idle is None or now < record.seen_at + idle)
-        if standing is not TokenClass.STALE and not (in_time and self._plain and not floor):
+        if not (in_time and self._plain and not floor) and standing is not _STALE:
             why = self._over(record, now, floor)
             if why is not None:
                 return self._end(visit, record, why)
-        if standing >= TokenClass.STRAGGLER:
+        if standing >= _STRAGGLER:
             return self._replayed(visit, record, standing)
         return self._believe(visit, ticket, record, standing, proof)
 
@@ -284,7 +289,7 @@ class SessionManager:
         visit.base, visit.data = record.data, data
         if record.persistent and records.lapsed(record, self.clocks, now):
             record = self._remembered(visit, record)
-        elif standing is TokenClass.CURRENT and record.used_at is None:
+        elif record.used_at is None and standing is _CURRENT:
             visit.urgent = (Touch(handle=record.handle, seen_at=now, turn_proof=proof),)
             record = replace(record, used_at=now, nonce=None, seen_at=now, version=record.version + 1)
         visit.record = record

@@ -224,7 +224,7 @@ class Exchange:
     def close(self, session: Session) -> None:
         """Commit what was written after the response started, if no cookie is needed; then do a little housework."""
         manager, visit = self.manager, session.visit
-        if visit.consulted and visit.outcome is not None:
+        if (visit.wrote or visit.lent or visit.asked) and visit.outcome is not None:
             try:
                 outcome = manager.late(session)
             except CoatcheckError as error:

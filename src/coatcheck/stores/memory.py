@@ -170,7 +170,8 @@ class _Shelf:
                 self._make_room(changes)
             conflict = ledger.apply(_Rows(self, commit_id), commit_id, changes, now)
             written, changed = self.log.written(), self._changed()
-        self._tell(written, changed)
+        if written or changed:
+            self._tell(written, changed)
         return conflict
 
     def purged(self, limit: int) -> int:
