@@ -13,6 +13,7 @@ from .stores.urls import open_async_store, open_store
 
 if TYPE_CHECKING:
     from .flow.async_ import AsyncRegistry
+    from .stores.near import near
 
 __all__ = [
     "ALL",
@@ -36,6 +37,7 @@ __all__ = [
     "Timeouts",
     "Typed",
     "Verdict",
+    "near",
     "open_async_store",
     "open_store",
     "timeouts",
@@ -43,10 +45,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what stands on asyncio only when it is asked for: it is a third of the cost of the rest."""
+    """Import what few need only when it is asked for; what stands on asyncio is a third of the cost of the rest."""
     if name == "AsyncRegistry":
         from .flow.async_ import AsyncRegistry
 
         return AsyncRegistry
+    if name == "near":
+        from .stores.near import near
+
+        return near
     message = f"module 'coatcheck' has no attribute {name!r}"
     raise AttributeError(message)
