@@ -38,24 +38,24 @@ class SessionMiddleware:
         self,
         app: App,
         *,
-        store: str | AsyncStore | Any,
+        store: str | AsyncStore | Any | None = None,
         manager: SessionManager | None = None,
         watch_every: float = 0.5,
         watch_recheck: float = 30.0,
         **settings: Unpack[Keywords],
     ) -> None:
-        """Wrap an application; `store` is a URL ("sqlite:///sessions.db") or an async store.
+        """Wrap an application; `store` is a URL ("sqlite:///sessions.db"), an async store, or None.
 
-        `settings` are those of `Settings`, or `manager` brings them. An open websocket or event stream looks at its
-        session when the store tells of a change, and every `watch_recheck` seconds; where the store cannot tell, every
-        `watch_every` seconds. Raises ConfigError for what is unsafe; opens nothing.
+        None is for sealed tokens alone. `settings` are those of `Settings`, or `manager` brings them. An open websocket
+        or event stream looks at its session when the store tells of a change, and every `watch_recheck` seconds; where
+        the store cannot tell, every `watch_every` seconds. Raises ConfigError for what is unsafe; opens nothing.
         """
         if manager is not None and settings:
             message = f"give the manager or settings, not both (found {', '.join(sorted(settings))})"
             raise ConfigError(message)
         self.app = app
         self.manager = manager or SessionManager(**settings)
-        self.store = async_store_of(store)
+        self.store = async_store_of(store, self.manager.now)
         self.exchange = AsyncExchange(self.manager, self.store)
         self._owns = isinstance(store, str)
         self.watching = Watching(self.exchange, watch_every, watch_recheck)

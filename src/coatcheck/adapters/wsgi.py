@@ -48,20 +48,21 @@ class SessionMiddleware:
         self,
         app: App,
         *,
-        store: str | Store,
+        store: str | Store | None = None,
         manager: SessionManager | None = None,
         **settings: Unpack[Keywords],
     ) -> None:
-        """Wrap an application; `store` is a URL ("sqlite:///sessions.db") or a store.
+        """Wrap an application; `store` is a URL ("sqlite:///sessions.db"), a store, or None.
 
-        `settings` are those of `Settings`, or `manager` brings them. Raises ConfigError for what is unsafe.
+        None is for sealed tokens alone. `settings` are those of `Settings`, or `manager` brings them. Raises
+        ConfigError for what is unsafe.
         """
         if manager is not None and settings:
             message = f"give the manager or settings, not both (found {', '.join(sorted(settings))})"
             raise ConfigError(message)
         self.app = app
         self.manager = manager or SessionManager(**settings)
-        self.store = store_of(store)
+        self.store = store_of(store, self.manager.now)
         self.exchange = Exchange(self.manager, self.store)
         self._name = self.manager.cookie.name
 

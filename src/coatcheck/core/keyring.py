@@ -1,7 +1,7 @@
 """Keys that rotate: each is for a purpose, seals or signs, and is named in what it made.
 
 The opaque session mode needs no key at all; this is for what travels or lies outside the store (sealed tokens, the
-console's links). AEAD and HKDF come from the `cryptography` library.
+console's links). AEAD comes from the `cryptography` library.
 
 | state | seals, signs | opens, verifies | |
 |---|---|---|---|
@@ -20,14 +20,13 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from .errors import ConfigError
 from .model import Entropy
@@ -103,7 +102,12 @@ class Keyring:
         """Return `kid.nonce+ciphertext`: secret, and bound to purpose and context (AES-256-GCM)."""
         key = self.newest
         nonce = self._entropy(12)
-        return key.kid.encode() + b"." + nonce + AESGCM(_derived(key, "seal", purpose)).encrypt(nonce, plain, context)
+        return (
+            key.kid.encode()
+            + b"."
+            + nonce
+            + _aead(key.secret, _info(key, "seal", purpose)).encrypt(nonce, plain, context)
+        )
 
     def open(self, purpose: str, sealed: bytes, context: bytes) -> bytes | None:
         """Return what was sealed, or None: not ours, another purpose or context, or a refused key."""
@@ -111,7 +115,7 @@ class Keyring:
         if key is None or len(body) < 28:
             return None
         try:
-            return AESGCM(_derived(key, "seal", purpose)).decrypt(body[:12], body[12:], context)
+            return _aead(key.secret, _info(key, "seal", purpose)).decrypt(body[:12], body[12:], context)
         except InvalidTag:
             return None
 
@@ -135,6 +139,19 @@ class Keyring:
         return key, body
 
 
+@lru_cache(maxsize=1024)  # one session's cookies are opened and sealed again and again
+def _aead(secret: bytes, info: bytes) -> AESGCM:
+    return AESGCM(_expanded(secret, info))
+
+
 def _derived(key: Key, act: str, purpose: str) -> bytes:
-    info = f"coatcheck/{act}/1\0{key.kid}\0{purpose}".encode()
-    return HKDFExpand(algorithm=SHA256(), length=32, info=info).derive(key.secret)
+    return _expanded(key.secret, _info(key, act, purpose))
+
+
+def _info(key: Key, act: str, purpose: str) -> bytes:
+    return f"coatcheck/{act}/1\0{key.kid}\0{purpose}".encode()
+
+
+def _expanded(secret: bytes, info: bytes) -> bytes:
+    """Return 32 bytes of HKDF-Expand with SHA-256: its first block is one HMAC (RFC 5869 section 2.3)."""
+    return hmac.digest(secret, info + b"\x01", "sha256")

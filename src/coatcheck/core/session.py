@@ -106,6 +106,13 @@ class Visit(msgspec.Struct, eq=False):
     dropped: str = ""
     outcome: Outcome | None = None
 
+    # sealed tokens
+    reads_only: bool = False  # the store is away: what came in the cookie may be read, nothing may be done
+    reseal: bool = False  # the cookie that was presented no longer says what is true
+    turned: Ticket | None = None  # a monotonic key is about to change: the ticket that will open the session then
+    sent: bytes | None = None  # the data in the cookie that goes out
+    unguarded: bool = False  # no primary change goes with it, that would be refused were the session over
+
     def __repr__(self) -> str:
         """Show no secret."""
         return f"<Visit of {self.record!r}>"
@@ -122,6 +129,10 @@ class Counter(Protocol):
 
     def allow_login(self, visit: Visit) -> None:
         """Raise Refusal where this request may not log anybody in (login CSRF)."""
+        ...
+
+    def need_store(self, act: str) -> None:
+        """Raise ConfigError for what cannot be done without a store."""
         ...
 
     def carried(self, data: dict[str, Any], carry: Carry | None) -> dict[str, Any]:
@@ -277,6 +288,8 @@ class Session(MutableMapping[str, Any]):
     def logout(self, *, everywhere: bool = False) -> None:
         """End this session, or with `everywhere` all of the subject's; committed whatever becomes of the response."""
         visit = self._looked()
+        if everywhere:
+            visit.counter.need_store("logout(everywhere=True)")
         visit.asked = visit.wrote = True
         visit.logout = "everywhere" if everywhere or visit.logout == "everywhere" else "here"
         visit.login = visit.renew = visit.planned = visit.typed = visit.lasting = None
@@ -300,6 +313,7 @@ class Session(MutableMapping[str, Any]):
     def end_others(self, because: Because = "owner") -> None:
         """End the subject's other sessions, in the same commit as whatever else this request does."""
         visit = self._before_start("end_others")
+        visit.counter.need_store("end_others()")
         visit.asked = True
         visit.end_others = because
 

@@ -14,6 +14,7 @@ from .csrf import check_origin
 from .errors import ConfigError, DataError
 from .model import Limit
 from .policies import Policy, SessionLimit, Timeouts, timeouts
+from .sealed import Sealed, canonical
 from .session import RESERVED, All, Carry
 
 LOCAL = ("localhost", "127.0.0.1", "[::1]", "testserver", "testserver.local")
@@ -48,6 +49,7 @@ class Keywords(TypedDict, total=False):
     on_theft: Literal["end", "note"]
     store_down: Literal["refuse", "anonymous"]
     login_url: str | None
+    sealed: Sealed | None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
       passive: exact paths whose requests are no activity.
     - on_theft: what a replayed old token does. store_down: what happens to requests while the store is away.
     - login_url: where browsers are sent to log in.
+    - sealed: the session lies encrypted in its own cookie, see `Sealed`; None: behind the counter, in the store.
     """
 
     name: str = "__Host-coat"
@@ -96,6 +99,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     on_theft: Literal["end", "note"] = "end"
     store_down: Literal["refuse", "anonymous"] = "refuse"
     login_url: str | None = None
+    sealed: Sealed | None = None
 
     @property
     def clocks(self) -> Timeouts:
@@ -128,6 +132,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         limit.check()
         return Limit(limit.most, refuse=limit.on_limit == "refuse")
 
+    @property
+    def canonical_origin(self) -> str:
+        """The origin that sealed tokens are bound to."""
+        return canonical([check_origin(origin) for origin in self.origins])
+
     def check(self) -> None:
         """Raise ConfigError for the first thing that is wrong."""
         for problem in self._problems():
@@ -153,6 +162,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 yield f"paths start with / (found {path!r})"
         if self.data is not None:
             yield from _untyped(self.data)
+        if self.sealed is not None:
+            yield from self.sealed.problems()
+            if len(self.origins) > 1 and not isinstance(self.origins, Sequence):
+                yield "with sealed tokens origins is a list that keeps its order: the first one is sealed into each"
+            if self.limit is not None and self.sealed.unsafe_irrevocable:
+                yield "a session limit needs a store that counts, and unsafe_irrevocable says that there is none"
 
 
 _LISTS = ("origins", "trusted_origins", "csrf_exempt", "exclude", "fresh", "passive", "carry", "trusted_proxies")

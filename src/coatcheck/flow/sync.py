@@ -133,6 +133,7 @@ class Exchange:
 
     def __init__(self, manager: SessionManager, store: Store, make: Callable[..., Session] = Session) -> None:
         """Join a manager and a store; `make` builds the sessions (a framework's face). Opens nothing."""
+        manager.check_store(store)
         self.manager = manager
         self.store = store
         self._glance: Callable[[Handle], Record | None] | None = getattr(store, "glance", None)
@@ -148,11 +149,11 @@ class Exchange:
     def begin(self, request: Request) -> Session | Reply:
         """Return the session of a request, or the answer that goes out in the handler's place."""
         manager = self.manager
-        ticket = manager.identify(request)
-        if isinstance(ticket, Reply):
-            return ticket
         record = None
         try:
+            ticket = manager.identify(request)
+            if isinstance(ticket, Reply):
+                return ticket
             if isinstance(ticket, Ticket):
                 if abs(manager.now() - self._epochs_at) >= EPOCHS_EVERY:
                     self._look_at_epochs()
@@ -201,7 +202,12 @@ class Exchange:
         """
         visit = session.visit
         if visit.outcome is None:
-            outcome = self.manager.settle(session, status, headers)
+            try:
+                outcome = self.manager.settle(session, status, headers)
+            except StoreError as error:  # the keys of a sealed token are out of reach
+                outcome = self._failed(Outcome(required=True), error)
+            if visit.unguarded:
+                outcome = self._seen_again(session, outcome)
             if outcome.changes:
                 outcome = self._commit(session, outcome)
             visit.outcome = outcome
@@ -249,7 +255,7 @@ class Exchange:
         If the session ended meanwhile nothing is written, and `session.ended_because` says why.
         """
         visit = session.visit
-        if visit.record is None or visit.login is not None or visit.renew is not None:
+        if visit.record is None or visit.login is not None or visit.renew is not None or self.manager.settings.sealed:
             message = "saving this session needs a cookie, which only the start of a response can carry"
             raise SettledError(message)
         saved = self.manager.late(session)
@@ -300,7 +306,7 @@ class Exchange:
         except StoreError as error:
             logger.warning("session store: %s", error)
             return None, None
-        return self.manager.over(stored, floor), self.manager.ends_at(stored)
+        return self.manager.over(stored, floor, record), self.manager.ends_at(stored, record)
 
     def floor(self) -> Instant:
         """Return the moment before which sessions no longer count, as it was within the last second."""
@@ -347,9 +353,7 @@ class Exchange:
 
     def _away(self, request: Request, error: StoreError) -> Session | Reply:
         logger.error("session store: %s", error)
-        if self.manager.settings.store_down == "refuse":
-            return replies.UNAVAILABLE
-        return self.manager.blank(request, self._make)
+        return self.manager.away(request, self._make, self._floor)
 
     def _urgent(self, request: Request, session: Session, again: bool) -> Session | Reply:
         """Commit what must be stored before the handler runs: a first sight, an end, a drop to "remembered"."""
@@ -402,6 +406,15 @@ class Exchange:
                 commit_id = os.urandom(16)
             tries += 1
             sleep(random.uniform(0.0, 0.0005 * 2 ** min(tries, 6)))  # noqa: S311 - jitter, no secret
+
+    def _seen_again(self, session: Session, outcome: Outcome) -> Outcome:
+        """Look whether the session still lives, before a cookie goes out that no commit can refuse."""
+        record = session.visit.record
+        try:
+            stored = None if record is None else self.store.load(record.handle)
+        except StoreError as error:
+            return self._failed(outcome, error)
+        return self.manager.seen_again(session, outcome, stored)
 
     def _failed(self, outcome: Outcome, error: StoreError) -> Outcome:
         if outcome.required:

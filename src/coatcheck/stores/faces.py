@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import time
+from collections.abc import Callable
 from typing import Any, cast
 
 from ..core.errors import ConfigError
+from .nowhere import AsyncNoStore, NoStore
 from .urls import open_async_store, open_store
 
 
-def store_of(given: Any) -> Any:
-    """Return the blocking store that is meant; raise ConfigError for an async one."""
+def store_of(given: Any, clock: Callable[[], float] = time.time) -> Any:
+    """Return the blocking store that is meant; raise ConfigError for an async one.
+
+    None is for sealed tokens alone; `clock` is the application's.
+    """
+    if given is None:
+        return NoStore(clock)
     if isinstance(given, str):
         return open_store(given)
     if not hasattr(given, "commit"):
@@ -22,8 +30,10 @@ def store_of(given: Any) -> Any:
     return given
 
 
-def async_store_of(given: Any) -> Any:
+def async_store_of(given: Any, clock: Callable[[], float] = time.time) -> Any:
     """Return the awaited store that is meant; a local store has both faces and gives its other one."""
+    if given is None:
+        return AsyncNoStore(clock)
     if isinstance(given, str):
         return open_async_store(given)
     if not hasattr(given, "commit"):
