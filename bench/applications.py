@@ -16,6 +16,7 @@ from coatcheck import MemoryStore, SessionManager, open_async_store
 from coatcheck.adapters.asgi import SessionMiddleware
 from coatcheck.core import codec, records, tokens
 from coatcheck.core.model import Client, Insert
+from coatcheck.core.secrecy import Secrecy
 from coatcheck.core.session import Login
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -145,9 +146,10 @@ def signed_in(manager: SessionManager) -> tuple[bytes, Insert]:
     """Return the cookie of a stored, logged-in session, and the change that stores it."""
     ticket = manager.mint()
     who = Login("alice", ("pwd",), 10, remember=False, ticket=ticket)
-    record = records.made(
-        manager.realm, ticket, who, manager.clocks, manager.now(), Client("192.0.2.7", "bench"), codec.encode(DATA)
-    )
+    secrecy = Secrecy(manager.realm.encode(), manager.entropy, on=manager.settings.secrecy)
+    data = secrecy.kept(ticket, codec.encode(DATA))
+    client = Client("192.0.2.7", "bench")
+    record = records.made(manager.realm, ticket, who, manager.clocks, manager.now(), client, data)
     return manager.cookie.name.encode() + b"=" + tokens.value_of(ticket), Insert(record=record)
 
 
@@ -165,6 +167,18 @@ def ours(name: str, make_store: Callable[[], Any]) -> list[Case]:
     store = make_store()
     app = SessionMiddleware(login, store=store, origins=["https://localhost"])
     found.append(Case(f"{name} / login", app, b"", "POST", store=store, expect=b"set-cookie"))
+    return found
+
+
+def secret(name: str, make_store: Callable[[], Any]) -> list[Case]:
+    """Return the cases of one store that keeps data sealed."""
+    found = []
+    for label, handler in (("read", read), ("write", write)):
+        store = make_store()
+        manager = SessionManager(origins=["https://localhost"], secrecy=True)
+        cookie, insert = signed_in(manager)
+        app = SessionMiddleware(handler, store=store, manager=manager)
+        found.append(Case(f"{name}, secrecy / {label}", app, cookie, store=store, insert=insert, expect=b"vary"))
     return found
 
 
@@ -195,6 +209,8 @@ def cases(folder: Path) -> list[Case]:
         Case("bare", untouched),
         *ours("memory", lambda: MemoryStore().as_async()),
         *ours("sqlite", sqlite),
+        *secret("memory", lambda: MemoryStore().as_async()),
+        *secret("sqlite", sqlite),
         *starlette(),
     ]
 

@@ -106,6 +106,7 @@ class SessionManager:
             entropy=entropy,
             client=self.client,
         )
+        self._secrecy = self._settler.secrecy
         self._noted: OrderedDict[bytes, None] = OrderedDict()
 
     # -- identify ----------------------------------------------------------------------------------------------------
@@ -223,7 +224,8 @@ class SessionManager:
     def _believe(self, visit: Visit, ticket: Ticket, record: Record, standing: TokenClass, proof: bytes) -> None:
         now = visit.arrived
         try:
-            data = codec.decode(record.data)
+            base = self._secrecy.read(ticket, record.data)
+            data = codec.decode(base)
             if not self._plain and self.settings.data is not None:
                 typed.to_type(data, self.settings.data)
         except (codec.UnknownVersion, DataError) as error:
@@ -235,9 +237,9 @@ class SessionManager:
             visit.step_up = verdict.action is policies.Action.STEP_UP
             visit.due = verdict.action is policies.Action.RENEW
         visit.ticket, visit.standing = ticket, standing
-        visit.base, visit.data = record.data, data
+        visit.base, visit.data = base, data
         if record.persistent and records.lapsed(record, self.clocks, now):
-            record = self._remembered(visit, record)
+            record = self._remembered(visit, ticket, record)
         elif standing is TokenClass.CURRENT and record.used_at is None:
             visit.urgent = (Touch(handle=record.handle, seen_at=now, turn_proof=proof),)
             record = replace(record, used_at=now, nonce=None, seen_at=now, version=record.version + 1)
@@ -245,13 +247,14 @@ class SessionManager:
         visit.level = record.level
         return None
 
-    def _remembered(self, visit: Visit, record: Record) -> Record:
+    def _remembered(self, visit: Visit, ticket: Ticket, record: Record) -> Record:
         """Drop a remembered login whose plain clocks ran out: who it is stays known, what it may do does not."""
         visit.data = self.carried(visit.data, None)
-        lower = replace(record, level=int(Level.REMEMBERED), data=codec.encode(visit.data), seen_at=visit.arrived)
+        visit.base = codec.encode(visit.data)
+        data = self._secrecy.kept(ticket, visit.base)
+        lower = replace(record, level=int(Level.REMEMBERED), data=data, seen_at=visit.arrived)
         if visit.standing == TokenClass.CURRENT and record.used_at is None:
             lower = replace(lower, used_at=visit.arrived, nonce=None)
-        visit.base = lower.data
         visit.urgent = (Update(record=lower, was=record.version),)
         visit.urgent_required = True
         return replace(lower, version=record.version + 1)
@@ -334,13 +337,14 @@ class SessionManager:
         if visit.typed is not None:
             visit.data = typed.from_type(visit.typed.data)
             visit.typed = None
-        visit.data, visit.wrote = records.merged(visit.base, visit.data, current.data, unsure=unsure), True
-        visit.record, visit.base = current, current.data
+        theirs = self._opened(visit, current)
+        visit.data, visit.wrote = records.merged(visit.base, visit.data, theirs, unsure=unsure), True
+        visit.record, visit.base = current, theirs
         if self.settings.data is not None:
             try:
                 typed.to_type(visit.data, self.settings.data)
             except DataError as error:
-                visit.data = codec.decode(current.data)
+                visit.data = codec.decode(theirs)
                 return Outcome(reply=replies.conflict("conflict", f"a parallel request changed the session: {error}"))
         return self.settle(session, visit.status, visit.headers)
 
@@ -381,10 +385,10 @@ class SessionManager:
         visit = session.visit
         for change in outcome.changes:
             if isinstance(change, Update):
-                visit.record, visit.base = change.record, change.record.data
+                visit.record, visit.base = change.record, visit.offered
             elif isinstance(change, Insert | Replace):
                 visit.ticket, visit.standing = self._csrf_ticket(visit), TokenClass.CURRENT
-                visit.record, visit.base = change.record, change.record.data
+                visit.record, visit.base = change.record, visit.offered
                 visit.level = change.record.level
             elif isinstance(change, End) and visit.logout and visit.login is None:
                 visit.record = visit.presented = visit.ticket = None
@@ -400,19 +404,21 @@ class SessionManager:
         if record is None:
             visit.wrote = True
             return change(visit.data), None
-        stored = codec.decode(record.data)
+        base = self._opened(visit, record)
+        stored = codec.decode(base)
         value = change(stored)
         data = codec.encode(stored)
-        if data == record.data:
+        if data == base:
             return value, None
-        return value, Update(record=replace(record, data=data, version=record.version + 1), was=record.version)
+        kept = self._settler.kept(visit, visit.ticket, data)
+        return value, Update(record=replace(record, data=kept, version=record.version + 1), was=record.version)
 
     def edited(self, session: Session, change: Callable[[dict[str, Any]], Any], update: Update) -> None:
         """Take note that an edit is stored: the handler's own data follows, its other changes stay unsaved."""
         visit = session.visit
         change(visit.data)
         visit.lent = True
-        visit.record, visit.base = update.record, update.record.data
+        visit.record, visit.base = update.record, visit.offered
 
     def overtaken(self, session: Session, conflict: Conflict) -> bool:
         """Take in what is stored now; return whether the session still lives."""
@@ -420,9 +426,16 @@ class SessionManager:
         current = conflict.current
         if current is None or current.ended_at is not None:
             return False
-        visit.data, visit.wrote = records.merged(visit.base, visit.data, current.data, unsure=False), True
-        visit.record, visit.base = current, current.data
+        theirs = self._opened(visit, current)
+        visit.data, visit.wrote = records.merged(visit.base, visit.data, theirs, unsure=False), True
+        visit.record, visit.base = current, theirs
         return True
+
+    def _opened(self, visit: Visit, record: Record) -> bytes:
+        """Return the encoded data of this visit's record, as it is stored now."""
+        if visit.ticket is None:
+            raise AssertionError  # a believed record has its ticket
+        return self._secrecy.read(visit.ticket, record.data)
 
     def over(self, record: Record | None, floor: Instant = 0.0) -> str | None:
         """Return why an open connection's session is over, given its record as it is stored now; None: it lives."""

@@ -34,6 +34,7 @@ class Keywords(TypedDict, total=False):
     limit: SessionLimit | int | None
     carry: Carry
     data: type[Any] | None
+    secrecy: bool
     trusted_proxies: Iterable[str]
     allow_insecure_http: bool
     same_site: SameSite
@@ -59,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
       missing_headers: what an unsafe request with neither Sec-Fetch-Site nor Origin may do.
     - timeouts: `timeouts(...)` or a preset's name. limit: live sessions a subject may have. policies: your own rules.
     - carry: keys of an anonymous session that move into a login. data: the type of the session's data.
+    - secrecy: data lies in the store encrypted; only the session's own cookie opens it (docs/why/keys.md).
     - trusted_proxies: whose X-Forwarded-For is believed. comma_joined: the server joins split Cookie headers by commas
       (gunicorn behind some HTTP/2 proxies); the price: a sibling host can then plant a cookie of our name.
     - allow_insecure_http: plain http, on localhost only, under another cookie name.
@@ -80,6 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limit: SessionLimit | int | None = None
     carry: Carry = ()
     data: type[Any] | None = None
+    secrecy: bool = False
     trusted_proxies: Iterable[str] = ()
     allow_insecure_http: bool = False
     same_site: SameSite = "Lax"

@@ -11,7 +11,7 @@ import random
 from asyncio import sleep
 from collections.abc import Callable, Sequence
 from time import monotonic, time
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from ..core import facts, replies
 from ..core.cookies import dress
@@ -42,6 +42,9 @@ from ..core.model import (
 )
 from ..core.session import Session
 from .journal import log_events, logger
+
+if TYPE_CHECKING:
+    from .async_keys import AsyncKeys
 
 V = TypeVar("V")
 
@@ -131,10 +134,20 @@ class AsyncExchange:
     It keeps nothing of a request; what belongs to one travels in its session's visit.
     """
 
-    def __init__(self, manager: SessionManager, store: AsyncStore, make: Callable[..., Session] = Session) -> None:
-        """Join a manager and a store; `make` builds the sessions (a framework's face). Opens nothing."""
+    def __init__(
+        self,
+        manager: SessionManager,
+        store: AsyncStore,
+        make: Callable[..., Session] = Session,
+        keys: AsyncKeys | None = None,
+    ) -> None:
+        """Join a manager and a store; `make` builds the sessions (a framework's face). Opens nothing.
+
+        `keys`: what holds the ring that the manager uses; requests have it look, once a minute, whether keys rotated.
+        """
         self.manager = manager
         self.store = store
+        self._keys = keys
         self._make = make
         self._floor: Instant = 0.0
         self._generation: str | None = None
@@ -147,6 +160,11 @@ class AsyncExchange:
     async def begin(self, request: Request) -> Session | Reply:
         """Return the session of a request, or the answer that goes out in the handler's place."""
         manager = self.manager
+        if self._keys is not None:
+            try:
+                await self._keys.look()
+            except StoreError as error:
+                return self._away(request, error)
         ticket = manager.identify(request)
         if isinstance(ticket, Reply):
             return ticket

@@ -10,7 +10,7 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from time import monotonic, sleep, time
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from ..core import facts, replies
 from ..core.cookies import dress
@@ -41,6 +41,9 @@ from ..core.model import (
 )
 from ..core.session import Session
 from .journal import log_events, logger
+
+if TYPE_CHECKING:
+    from .keys import Keys
 
 V = TypeVar("V")
 
@@ -130,10 +133,20 @@ class Exchange:
     It keeps nothing of a request; what belongs to one travels in its session's visit.
     """
 
-    def __init__(self, manager: SessionManager, store: Store, make: Callable[..., Session] = Session) -> None:
-        """Join a manager and a store; `make` builds the sessions (a framework's face). Opens nothing."""
+    def __init__(
+        self,
+        manager: SessionManager,
+        store: Store,
+        make: Callable[..., Session] = Session,
+        keys: Keys | None = None,
+    ) -> None:
+        """Join a manager and a store; `make` builds the sessions (a framework's face). Opens nothing.
+
+        `keys`: what holds the ring that the manager uses; requests have it look, once a minute, whether keys rotated.
+        """
         self.manager = manager
         self.store = store
+        self._keys = keys
         self._make = make
         self._floor: Instant = 0.0
         self._generation: str | None = None
@@ -146,6 +159,11 @@ class Exchange:
     def begin(self, request: Request) -> Session | Reply:
         """Return the session of a request, or the answer that goes out in the handler's place."""
         manager = self.manager
+        if self._keys is not None:
+            try:
+                self._keys.look()
+            except StoreError as error:
+                return self._away(request, error)
         ticket = manager.identify(request)
         if isinstance(ticket, Reply):
             return ticket

@@ -87,6 +87,14 @@ class MemoryStore:
         """Delete at most `limit` facts (or noise) older than `before`; return how many."""
         return self._shelf.forget_events(before, limit, noise)
 
+    def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return dict(self._shelf.keys)
+
+    def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        return self._shelf.put_key(name, value, was)
+
     def close(self) -> None:
         """Do nothing: there is nothing to release."""
 
@@ -129,6 +137,14 @@ class AsyncMemoryStore:
         """Delete at most `limit` facts (or noise) older than `before`; return how many."""
         return self._shelf.forget_events(before, limit, noise)
 
+    async def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return dict(self._shelf.keys)
+
+    async def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        return self._shelf.put_key(name, value, was)
+
     async def close(self) -> None:
         """Do nothing: there is nothing to release."""
 
@@ -144,6 +160,7 @@ class _Shelf:
         self.subjects: dict[tuple[str, str], Instant] = {}
         self.scopes: dict[str, Instant] = {}
         self.generation = secrets.token_hex(8)
+        self.keys: dict[str, bytes] = {}
         self.due: list[tuple[Instant, Handle]] = []
         self.log = _Log()
         self.listeners: list[Callable[[Sequence[Event]], None]] = []
@@ -199,6 +216,13 @@ class _Shelf:
     def epochs(self) -> Epochs:
         with self.lock:
             return Epochs(self.clock(), dict(self.scopes), self.generation)
+
+    def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        with self.lock:
+            if self.keys.get(name) != was:
+                return False
+            self.keys = {**self.keys, name: value}
+            return True
 
     def events(self, query: EventQuery) -> EventPage:
         with self.lock:

@@ -92,6 +92,15 @@ class SqliteStore:
         act = partial(rows.forget_events, before=before, limit=limit, noise=noise)
         return threads.in_turn(self._file, self._here, act, COMMIT_DEADLINE)
 
+    def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return self._read(rows.keys)
+
+    def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        act = partial(rows.put_key, name=name, value=value, was=was)
+        return threads.in_turn(self._file, self._here, act, COMMIT_DEADLINE)
+
     def close(self) -> None:
         """Stop the threads and close the connections of both faces; a later use opens them again."""
         threads.dismiss(self._file)
@@ -179,6 +188,14 @@ class AsyncSqliteStore:
     async def forget_events(self, before: Instant, limit: int, *, noise: bool = False) -> int:
         """Delete at most `limit` facts (or noise) older than `before`; return how many."""
         return await asyncio.to_thread(self._apart.forget_events, before, limit, noise=noise)
+
+    async def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return await asyncio.to_thread(self._apart.keys)
+
+    async def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        return await threads.writer_of(self._file).do(partial(rows.put_key, name=name, value=value, was=was))
 
     async def close(self) -> None:
         """Stop the threads and close the connections of both faces; a later use opens them again."""

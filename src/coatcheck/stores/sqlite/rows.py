@@ -59,6 +59,7 @@ _DELETE: Final = _text(sql.DELETE)
 _EPOCH: Final = _text(sql.EPOCH)
 _SCOPES: Final = _text(sql.SCOPES)
 _META: Final = _text(sql.META)
+_KEYS: Final = _text(sql.KEYS)
 _FORGET_EVENTS: Final = _text(sql.FORGET_EVENTS)
 
 _BEAT: Final = _text("update {p}meta set value = value + 1 where name = 'beat'")
@@ -173,6 +174,18 @@ def epochs(link: Link, now: Instant) -> Epochs:
     scopes = dict(link.db.execute(_SCOPES).fetchall())
     generation = link.db.execute(_META, ("generation",)).fetchall()
     return Epochs(now, scopes, str(generation[0][0]) if generation else "")
+
+
+def keys(link: Link) -> dict[str, bytes]:
+    """Return the wrapped keys, by name."""
+    return sql.keys_of(link.db.execute(_KEYS).fetchall())
+
+
+def put_key(link: Link, name: str, value: bytes, was: bytes | None) -> Done[bool]:
+    """Keep a wrapped key if the present one is `was`; the disk has it when this returns."""
+    link.sync(full=True)
+    statement, values = sql.put_key_statement(name, value, was)
+    return link.db.execute(_text(statement), values).rowcount == 1, ()
 
 
 def purge(link: Link, limit: int, now: Instant, tombstone: float) -> Done[int]:
