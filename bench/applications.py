@@ -19,6 +19,7 @@ from coatcheck.adapters.asgi import SessionMiddleware
 from coatcheck.core import codec, records, tokens
 from coatcheck.core.model import Client, Insert, Request
 from coatcheck.core.sealed import Sealer
+from coatcheck.core.secrecy import Secrecy
 from coatcheck.core.session import Login
 from coatcheck.stores.near import near
 
@@ -149,9 +150,10 @@ def signed_in(manager: SessionManager) -> tuple[bytes, Insert]:
     """Return the cookie of a stored, logged-in session, and the change that stores it."""
     ticket = manager.mint()
     who = Login("alice", ("pwd",), 10, remember=False, ticket=ticket)
-    record = records.made(
-        manager.realm, ticket, who, manager.clocks, manager.now(), Client("192.0.2.7", "bench"), codec.encode(DATA)
-    )
+    secrecy = Secrecy(manager.realm.encode(), manager.entropy, on=manager.settings.secrecy)
+    data = secrecy.kept(ticket, codec.encode(DATA))
+    client = Client("192.0.2.7", "bench")
+    record = records.made(manager.realm, ticket, who, manager.clocks, manager.now(), client, data)
     return manager.cookie.name.encode() + b"=" + tokens.value_of(ticket), Insert(record=record)
 
 
@@ -217,6 +219,18 @@ def sealed_in(manager: SessionManager, chosen: Sealed, ago: float) -> tuple[byte
     return b"; ".join(line.partition(b";")[0] for line in lines), Insert(record=record)
 
 
+def secret(name: str, make_store: Callable[[], Any]) -> list[Case]:
+    """Return the cases of one store that keeps data sealed."""
+    found = []
+    for label, handler in (("read", read), ("write", write)):
+        store = make_store()
+        manager = SessionManager(origins=["https://localhost"], secrecy=True)
+        cookie, insert = signed_in(manager)
+        app = SessionMiddleware(handler, store=store, manager=manager)
+        found.append(Case(f"{name}, secrecy / {label}", app, cookie, store=store, insert=insert, expect=b"vary"))
+    return found
+
+
 def starlette() -> list[Case]:
     """Return the cases of Starlette's signed cookie."""
     signer = itsdangerous.TimestampSigner("bench-key-of-no-use-but-here")
@@ -248,6 +262,8 @@ def cases(folder: Path) -> list[Case]:
         *sealed("sealed alone", None),
         *sealed("sealed, memory", lambda: MemoryStore().as_async()),
         *sealed("sealed, sqlite", sqlite),
+        *secret("memory", lambda: MemoryStore().as_async()),
+        *secret("sqlite", sqlite),
         *starlette(),
     ]
 

@@ -38,7 +38,7 @@ FLOORS = (
     {"errors"},
     {"model"},
     {"clients", "codec", "cookies", "facts", "keyring", "ledger", "noise", "paging", "replies", "typed"},
-    {"csrf", "dbsc", "detectors", "policies", "sealed", "session", "tokens"},
+    {"csrf", "dbsc", "detectors", "policies", "roots", "rotation", "sealed", "secrecy", "session", "tokens"},
     {"records", "settings"},
     {"screen", "settler"},
     {"manager"},

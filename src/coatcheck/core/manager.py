@@ -117,6 +117,7 @@ class SessionManager:
             entropy=entropy,
             client=self.client,
         )
+        self._secrecy = self._settler.secrecy
         self._noted: OrderedDict[bytes, None] = OrderedDict()
 
     def check_store(self, store: object) -> None:
@@ -318,9 +319,9 @@ class SessionManager:
 
     def _believe(self, visit: Visit, ticket: Ticket, record: Record, standing: TokenClass, proof: bytes) -> None:
         now, held = visit.arrived, ticket.held
-        raw = record.data if held is None else held.data
         try:
-            data = codec.decode(raw)
+            base = self._secrecy.read(ticket, record.data) if held is None else held.data
+            data = codec.decode(base)
             if not self._plain and self.settings.data is not None:
                 typed.to_type(data, self.settings.data)
         except (codec.UnknownVersion, DataError) as error:
@@ -332,9 +333,9 @@ class SessionManager:
             visit.step_up = verdict.action is policies.Action.STEP_UP
             visit.due = verdict.action is policies.Action.RENEW
         visit.ticket, visit.standing = ticket, standing
-        visit.base, visit.data = raw, data
+        visit.base, visit.data = base, data
         if record.persistent and records.lapsed(record, self.clocks, now):
-            record = self._remembered(visit, record)
+            record = self._remembered(visit, ticket, record)
         elif held is not None and record.level < held.level:
             self._cut(visit)  # it was lowered before, but the answer that said so brought no cookie
         if record.used_at is None and standing is _CURRENT:
@@ -344,10 +345,11 @@ class SessionManager:
         visit.level = record.level
         return None
 
-    def _remembered(self, visit: Visit, record: Record) -> Record:
+    def _remembered(self, visit: Visit, ticket: Ticket, record: Record) -> Record:
         """Drop a remembered login whose plain clocks ran out: who it is stays known, what it may do does not."""
         self._cut(visit)
-        lower = replace(record, level=int(Level.REMEMBERED), data=self._kept(visit.base), seen_at=visit.arrived)
+        data = self._kept(ticket, visit.base)
+        lower = replace(record, level=int(Level.REMEMBERED), data=data, seen_at=visit.arrived)
         if visit.standing == TokenClass.CURRENT and record.used_at is None:
             lower = replace(lower, used_at=visit.arrived, nonce=None)
         visit.urgent = (Update(record=lower, was=record.version),)
@@ -361,9 +363,9 @@ class SessionManager:
         if self._sealer is not None:
             visit.asked = visit.reseal = True
 
-    def _kept(self, data: bytes) -> bytes:
+    def _kept(self, ticket: Ticket, data: bytes) -> bytes:
         """Return what of the data the store keeps."""
-        return data if self._sealer is None else b""
+        return self._secrecy.kept(ticket, data) if self._sealer is None else b""
 
     def _verdict(self, record: Record, now: Instant) -> policies.Verdict:
         return max((policy.judge(record, (), now) for policy in self.settings.policies), key=lambda v: v.action)
@@ -456,13 +458,14 @@ class SessionManager:
         if visit.typed is not None:
             visit.data = typed.from_type(visit.typed.data)
             visit.typed = None
-        visit.data, visit.wrote = records.merged(visit.base, visit.data, current.data, unsure=unsure), True
-        visit.record, visit.base = current, current.data
+        theirs = self._opened(visit, current)
+        visit.data, visit.wrote = records.merged(visit.base, visit.data, theirs, unsure=unsure), True
+        visit.record, visit.base = current, theirs
         if self.settings.data is not None:
             try:
                 typed.to_type(visit.data, self.settings.data)
             except DataError as error:
-                visit.data = codec.decode(current.data)
+                visit.data = codec.decode(theirs)
                 return Outcome(reply=replies.conflict("conflict", f"a parallel request changed the session: {error}"))
         return self.settle(session, visit.status, visit.headers)
 
@@ -522,10 +525,10 @@ class SessionManager:
         visit = session.visit
         for change in outcome.changes:
             if isinstance(change, Update):
-                visit.record, visit.base = change.record, self._base_of(visit, change.record)
+                visit.record, visit.base = change.record, self._base_of(visit)
             elif isinstance(change, Insert | Replace):
                 visit.ticket, visit.standing = self._csrf_ticket(visit), TokenClass.CURRENT
-                visit.record, visit.base = change.record, self._base_of(visit, change.record)
+                visit.record, visit.base = change.record, self._base_of(visit)
                 visit.level = change.record.level
             elif isinstance(change, End) and visit.logout and visit.login is None:
                 visit.record = visit.presented = visit.ticket = None
@@ -534,10 +537,10 @@ class SessionManager:
         visit.logout = visit.end_others = ""
         visit.wrote = False
 
-    def _base_of(self, visit: Visit, record: Record) -> bytes:
+    def _base_of(self, visit: Visit) -> bytes:
         """Return the data that later writes build on."""
         if self._sealer is None:
-            return record.data
+            return visit.offered
         return visit.base if visit.sent is None else visit.sent
 
     def edit(self, session: Session, change: Callable[[dict[str, Any]], V]) -> tuple[V, Update | None]:
@@ -549,12 +552,14 @@ class SessionManager:
             return change(visit.data), None
         if self._sealer is not None:
             return self._edit_sealed(visit, record, change)
-        stored = codec.decode(record.data)
+        base = self._opened(visit, record)
+        stored = codec.decode(base)
         value = change(stored)
         data = codec.encode(stored)
-        if data == record.data:
+        if data == base:
             return value, None
-        return value, Update(record=replace(record, data=data, version=record.version + 1), was=record.version)
+        kept = self._settler.kept(visit, visit.ticket, data)
+        return value, Update(record=replace(record, data=kept, version=record.version + 1), was=record.version)
 
     def _edit_sealed(
         self, visit: Visit, record: Record, change: Callable[[dict[str, Any]], V]
@@ -578,7 +583,7 @@ class SessionManager:
         change(visit.data)
         visit.lent = True
         if self._sealer is None:
-            visit.record, visit.base = update.record, update.record.data
+            visit.record, visit.base = update.record, visit.offered
             return
         brought = codec.decode(visit.base)
         change(brought)
@@ -596,9 +601,16 @@ class SessionManager:
             same = visit.record is not None and visit.record.turn_proof == current.turn_proof
             visit.record = current
             return same
-        visit.data, visit.wrote = records.merged(visit.base, visit.data, current.data, unsure=False), True
-        visit.record, visit.base = current, current.data
+        theirs = self._opened(visit, current)
+        visit.data, visit.wrote = records.merged(visit.base, visit.data, theirs, unsure=False), True
+        visit.record, visit.base = current, theirs
         return True
+
+    def _opened(self, visit: Visit, record: Record) -> bytes:
+        """Return the encoded data of this visit's record, as it is stored now."""
+        if visit.ticket is None:
+            raise AssertionError  # a believed record has its ticket
+        return self._secrecy.read(visit.ticket, record.data)
 
     def over(self, record: Record | None, floor: Instant = 0.0, opened: Record | None = None) -> str | None:
         """Return why an open connection's session is over, given its record as it is stored now; None: it lives.

@@ -77,7 +77,7 @@ class Visit(msgspec.Struct, eq=False):
     due: bool = False  # a policy wants the secret renewed
     origin_proved: bool = True
     ended_because: str | None = None
-    base: bytes = b""
+    base: bytes = b""  # the data as it was loaded, encoded and never sealed
     data: dict[str, Any] = {}  # a Struct makes a new one for each visit
 
     # what the handler asked for
@@ -104,6 +104,7 @@ class Visit(msgspec.Struct, eq=False):
     status: int = 0
     headers: Headers = ()
     dropped: str = ""
+    offered: bytes = b""  # the data as it was last put into a change, encoded and not yet sealed
     outcome: Outcome | None = None
 
     # sealed tokens

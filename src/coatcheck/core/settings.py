@@ -35,6 +35,7 @@ class Keywords(TypedDict, total=False):
     limit: SessionLimit | int | None
     carry: Carry
     data: type[Any] | None
+    secrecy: bool
     trusted_proxies: Iterable[str]
     allow_insecure_http: bool
     same_site: SameSite
@@ -62,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
       missing_headers: what an unsafe request with neither Sec-Fetch-Site nor Origin may do.
     - timeouts: `timeouts(...)` or a preset's name. limit: live sessions a subject may have. policies: your own rules.
     - carry: keys of an anonymous session that move into a login. data: the type of the session's data.
+    - secrecy: data lies in the store encrypted; only the session's own cookie opens it (docs/why/keys.md).
     - trusted_proxies: whose X-Forwarded-For is believed. comma_joined: the server joins split Cookie headers by commas
       (gunicorn behind some HTTP/2 proxies); the price: a sibling host can then plant a cookie of our name.
     - allow_insecure_http: plain http, on localhost only, under another cookie name.
@@ -85,6 +87,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limit: SessionLimit | int | None = None
     carry: Carry = ()
     data: type[Any] | None = None
+    secrecy: bool = False
     trusted_proxies: Iterable[str] = ()
     allow_insecure_http: bool = False
     same_site: SameSite = "Lax"
@@ -164,6 +167,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             yield from _untyped(self.data)
         if self.sealed is not None:
             yield from self.sealed.problems()
+            if self.secrecy:
+                yield "sealed sessions keep no data in the store, so there is none for secrecy to seal; drop one of them"
             if len(self.origins) > 1 and not isinstance(self.origins, Sequence):
                 yield "with sealed tokens origins is a list that keeps its order: the first one is sealed into each"
             if self.limit is not None and self.sealed.unsafe_irrevocable:

@@ -12,7 +12,7 @@ from asyncio import sleep
 from collections.abc import Callable, Sequence
 from math import inf
 from time import monotonic, time
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from ..core import facts, replies
 from ..core.cookies import dress
@@ -43,6 +43,9 @@ from ..core.model import (
 )
 from ..core.session import Session
 from .journal import log_events, logger
+
+if TYPE_CHECKING:
+    from .async_keys import AsyncKeys
 
 V = TypeVar("V")
 
@@ -132,11 +135,21 @@ class AsyncExchange:
     It keeps nothing of a request; what belongs to one travels in its session's visit.
     """
 
-    def __init__(self, manager: SessionManager, store: AsyncStore, make: Callable[..., Session] = Session) -> None:
-        """Join a manager and a store; `make` builds the sessions (a framework's face). Opens nothing."""
+    def __init__(
+        self,
+        manager: SessionManager,
+        store: AsyncStore,
+        make: Callable[..., Session] = Session,
+        keys: AsyncKeys | None = None,
+    ) -> None:
+        """Join a manager and a store; `make` builds the sessions (a framework's face). Opens nothing.
+
+        `keys`: what holds the ring that the manager uses; requests have it look, once a minute, whether keys rotated.
+        """
         manager.check_store(store)
         self.manager = manager
         self.store = store
+        self._keys = keys
         self._glance: Callable[[Handle], Record | None] | None = getattr(store, "glance", None)
         self._make = make
         self._floor: Instant = 0.0
@@ -152,6 +165,8 @@ class AsyncExchange:
         manager = self.manager
         record = None
         try:
+            if self._keys is not None:
+                await self._keys.look()
             ticket = manager.identify(request)
             if isinstance(ticket, Reply):
                 return ticket

@@ -9,7 +9,8 @@ Rules
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -46,6 +47,9 @@ DELETE: Final = "delete from {p}sessions where handle = ?"
 EPOCH: Final = "select epoch from {p}subjects where realm = ? and subject = ?"
 SCOPES: Final = "select scope, epoch from {p}epochs"
 META: Final = "select value from {p}meta where name = ?"
+KEYS: Final = "select name, value from {p}meta where name >= 'keys:' and name < 'keys;'"
+ADD_KEY: Final = "insert into {p}meta (name, value) values (?, ?) on conflict (name) do nothing"
+SWAP_KEY: Final = "update {p}meta set value = ? where name = ? and value = ?"
 FORGET_EVENTS: Final = (
     "delete from {p}events where id in (select id from {p}events where noise = ? and at < ? order by at limit ?)"
 )
@@ -255,3 +259,19 @@ def _equal(*pairs: tuple[str, object | None]) -> tuple[list[str], list[object]]:
 
 def _joined(where: Sequence[str]) -> str:
     return f" where {' and '.join(where)}" if where else ""
+
+
+# Wrapped keys lie beside the generation: rows of `meta` whose names begin with "keys:", their values in base64.
+
+
+def keys_of(rows: Iterable[Row]) -> dict[str, bytes]:
+    """Return what KEYS found."""
+    return {str(name).removeprefix("keys:"): b64decode(value) for name, value in rows}
+
+
+def put_key_statement(name: str, value: bytes, was: bytes | None) -> tuple[str, list[object]]:
+    """Return the statement and the values that keep a key if the present one is `was`: one row changes, or none."""
+    text, place = b64encode(value).decode("ascii"), f"keys:{name}"
+    if was is None:
+        return ADD_KEY, [place, text]
+    return SWAP_KEY, [text, place, b64encode(was).decode("ascii")]

@@ -100,6 +100,15 @@ class SqliteStore:
         """
         return watching.watch(self._file, self._here, notice)
 
+    def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return self._read(rows.keys)
+
+    def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        act = partial(rows.put_key, name=name, value=value, was=was)
+        return threads.in_turn(self._file, self._here, act, COMMIT_DEADLINE)
+
     def close(self) -> None:
         """Stop the threads and close the connections of both faces; a later use opens them again."""
         threads.dismiss(self._file)
@@ -195,6 +204,14 @@ class AsyncSqliteStore:
         `close` ends the listening.
         """
         return await asyncio.to_thread(self._apart.watch, notice)
+
+    async def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return await asyncio.to_thread(self._apart.keys)
+
+    async def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        return await threads.writer_of(self._file).do(partial(rows.put_key, name=name, value=value, was=was))
 
     async def close(self) -> None:
         """Stop the threads and close the connections of both faces; a later use opens them again."""
