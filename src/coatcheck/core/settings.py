@@ -166,13 +166,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.data is not None:
             yield from _untyped(self.data)
         if self.sealed is not None:
-            yield from self.sealed.problems()
-            if self.secrecy:
-                yield "sealed sessions keep no data in the store, so there is none for secrecy to seal; drop one of them"
-            if len(self.origins) > 1 and not isinstance(self.origins, Sequence):
-                yield "with sealed tokens origins is a list that keeps its order: the first one is sealed into each"
-            if self.limit is not None and self.sealed.unsafe_irrevocable:
-                yield "a session limit needs a store that counts, and unsafe_irrevocable says that there is none"
+            yield from self._ill_sealed(self.sealed)
+
+    def _ill_sealed(self, sealed: Sealed) -> Iterable[str]:
+        yield from sealed.problems()
+        if self.secrecy:
+            yield "sealed sessions keep no data in the store, so secrecy has nothing to seal there; drop one of them"
+        if len(self.origins) > 1 and not isinstance(self.origins, Sequence):
+            yield "with sealed tokens origins is a list that keeps its order: the first one is sealed into each"
+        if self.limit is not None and sealed.unsafe_irrevocable:
+            yield "a session limit needs a store that counts, and unsafe_irrevocable says that there is none"
 
 
 _LISTS = ("origins", "trusted_origins", "csrf_exempt", "exclude", "fresh", "passive", "carry", "trusted_proxies")
