@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -90,6 +91,11 @@ class SqliteStore:
     def forget_events(self, before: Instant, limit: int, *, noise: bool = False) -> int:
         """Delete at most `limit` facts (or noise) older than `before`; return how many."""
         act = partial(rows.forget_events, before=before, limit=limit, noise=noise)
+        return threads.in_turn(self._file, self._here, act, COMMIT_DEADLINE)
+
+    def renew_generation(self) -> str:
+        """Begin another generation, after a restore; return its name."""
+        act = partial(rows.renew_generation, generation=secrets.token_hex(8))
         return threads.in_turn(self._file, self._here, act, COMMIT_DEADLINE)
 
     def close(self) -> None:
@@ -179,6 +185,10 @@ class AsyncSqliteStore:
     async def forget_events(self, before: Instant, limit: int, *, noise: bool = False) -> int:
         """Delete at most `limit` facts (or noise) older than `before`; return how many."""
         return await asyncio.to_thread(self._apart.forget_events, before, limit, noise=noise)
+
+    async def renew_generation(self) -> str:
+        """Begin another generation, after a restore; return its name."""
+        return await asyncio.to_thread(self._apart.renew_generation)
 
     async def close(self) -> None:
         """Stop the threads and close the connections of both faces; a later use opens them again."""

@@ -32,7 +32,7 @@ from ...core.model import (
 from ...core.paging import EventsFrom, RecordsFrom, cursor_of, records_from
 from .. import sql
 from .file import Link
-from .schema import PREFIX
+from .schema import PREFIX, SET_META
 
 PURGE_ROWS: Final = 100
 PURGE_SECONDS: Final = 0.05
@@ -59,6 +59,7 @@ _DELETE: Final = _text(sql.DELETE)
 _EPOCH: Final = _text(sql.EPOCH)
 _SCOPES: Final = _text(sql.SCOPES)
 _META: Final = _text(sql.META)
+_SET_META: Final = _text(SET_META)
 _FORGET_EVENTS: Final = _text(sql.FORGET_EVENTS)
 
 _BEAT: Final = _text("update {p}meta set value = value + 1 where name = 'beat'")
@@ -173,6 +174,13 @@ def epochs(link: Link, now: Instant) -> Epochs:
     scopes = dict(link.db.execute(_SCOPES).fetchall())
     generation = link.db.execute(_META, ("generation",)).fetchall()
     return Epochs(now, scopes, str(generation[0][0]) if generation else "")
+
+
+def renew_generation(link: Link, generation: str) -> Done[str]:
+    """Give the file another generation, and return it; the disk has it when this returns."""
+    link.sync(full=True)
+    link.db.execute(_SET_META, ("generation", generation))
+    return generation, ()
 
 
 def purge(link: Link, limit: int, now: Instant, tombstone: float) -> Done[int]:
