@@ -46,6 +46,7 @@ class Keywords(TypedDict, total=False):
     passive: Collection[str]
     on_theft: Literal["end", "note"]
     store_down: Literal["refuse", "anonymous"]
+    generation: str | None
     login_url: str | None
 
 
@@ -65,6 +66,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     - same_site, domain, path, partitioned: the cookie's attributes. cookie_reason: why they are weaker.
     - exclude: path prefixes without sessions. passive: exact paths whose requests are no activity.
     - on_theft: what a replayed old token does. store_down: what happens to requests while the store is away.
+    - generation: the store's, as `coatcheck restored` prints it: with any other (emptied, restored, another store), all
+      tokens are refused.
     - login_url: where browsers are sent to log in.
     """
 
@@ -92,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     passive: Collection[str] = ()
     on_theft: Literal["end", "note"] = "end"
     store_down: Literal["refuse", "anonymous"] = "refuse"
+    generation: str | None = None
     login_url: str | None = None
 
     @property
