@@ -44,9 +44,9 @@ FLOORS = (
     {"manager"},
 )
 
-# Stores do not know each other; these know them all. `sql`, `rounds` and `draft`, without a driver, are known to any.
+# Stores do not know each other; these know them all. What is SHARED, without a driver, is known to any.
 DOORS = {"__init__", "faces", "urls"}
-SHARED = {"sql", "rounds", "draft"}
+SHARED = {"sql", "rounds", "draft", "batches", "keeping"}
 
 # What is imported in these places and nowhere else. A trailing slash names a folder.
 ONLY_IN = {

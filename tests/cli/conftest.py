@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 from msgspec.structs import replace
 
-from coatcheck.cli import app, door
+from coatcheck.cli import app, door, migrate
 from coatcheck.core import codec, rotation
 from coatcheck.core.model import Client, Event, Insert, Note, Record
 from coatcheck.core.roots import Roots
@@ -63,7 +63,9 @@ def store(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Sqli
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LOGNAME", "operator")
     monkeypatch.setattr("sys.stdin", io.StringIO())
-    monkeypatch.setattr(door, "open_store", lambda url: SqliteStore(door.file_of(url), clock=clock))
+    monkeypatch.setattr(door, "open_store", lambda url, create: SqliteStore(door.file_of(url), clock=clock))
+    monkeypatch.setattr(migrate, "open_store", lambda url, create=True: SqliteStore(door.file_of(url), clock=clock))
+    monkeypatch.setattr(migrate, "SETTLED_AFTER", 0.0)
     Path("root.key").write_text(b64encode(ROOT).decode())
     Path("root.key").chmod(0o600)
     made = SqliteStore("sessions.db", clock=clock)

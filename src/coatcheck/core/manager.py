@@ -26,10 +26,12 @@ from .clients import Clients
 from .cookies import MOST_HEADER, CookieWriter
 from .errors import ConfigError, DataError, Refusal, SettledError, StoreError
 from .model import (
+    MOVED,
     Change,
     Client,
     Conflict,
     End,
+    Epochs,
     Event,
     Headers,
     Held,
@@ -234,6 +236,20 @@ class SessionManager:
         elif not held:
             visit.record, visit.data, visit.base = fresh.record, fresh.data, fresh.base
 
+    def estranged(self, epochs: Epochs) -> str | None:
+        """Return why this store must not be believed, if so: what it says of a token may not be the truth (H7)."""
+        if any(scope.startswith(f"{MOVED}:") for scope in epochs.scopes):
+            return "the sessions of this store are moved to another one; open both by a moving+ URL, or the new one"
+        if not epochs.generation:
+            return "the store has lost its generation, and perhaps what was revoked; run `coatcheck restored`"
+        pinned = self.settings.generation
+        if pinned not in (None, epochs.generation):
+            return (
+                f"the store is of generation {epochs.generation!r}, the settings say {pinned!r}: it was emptied, "
+                "restored, or is another one; run `coatcheck restored`, then set generation to what that prints"
+            )
+        return None
+
     def blank(self, request: Request, make: Callable[[Visit], S] = Session) -> S:  # type: ignore[assignment]
         """Return an anonymous session that is never stored: the store is away and the application wants to go on."""
         visit = Visit(self, request, self.now())
@@ -380,6 +396,9 @@ class SessionManager:
         visit.urgent, visit.urgent_required = (ending,), True
 
     def _ended(self, visit: Visit, record: Record) -> None:
+        if record.ended_because == MOVED:  # it lives on there; only a worker that was forgotten comes here
+            message = f"session {record.handle!r} was moved to another store; open that one, or both by a moving+ URL"
+            raise StoreError(message)
         visit.ended_because = record.ended_because
         event = facts.used_after_end(record, visit.arrived, self.client(visit.request))
         self._once(visit, event, 3600.0)

@@ -49,6 +49,7 @@ class Keywords(TypedDict, total=False):
     passive: Collection[str]
     on_theft: Literal["end", "note"]
     store_down: Literal["refuse", "anonymous"]
+    generation: str | None
     login_url: str | None
     sealed: Sealed | None
 
@@ -71,6 +72,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     - exclude: path prefixes without sessions. fresh: path prefixes whose sessions never come from a near copy.
       passive: exact paths whose requests are no activity.
     - on_theft: what a replayed old token does. store_down: what happens to requests while the store is away.
+    - generation: the store's, as `coatcheck restored` prints it: with any other (emptied, restored, another store), all
+      tokens are refused.
     - login_url: where browsers are sent to log in.
     - sealed: the session lies encrypted in its own cookie, see `Sealed`; None: behind the counter, in the store.
     """
@@ -101,6 +104,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     passive: Collection[str] = ()
     on_theft: Literal["end", "note"] = "end"
     store_down: Literal["refuse", "anonymous"] = "refuse"
+    generation: str | None = None
     login_url: str | None = None
     sealed: Sealed | None = None
 

@@ -54,11 +54,18 @@ EPOCHS_EVERY, EPOCHS_STALE = 1.0, 5.0
 """Seconds, forward or back, between looks at the epochs; without a good one for EPOCHS_STALE, tokens are refused."""
 MOST_SKEW, SKEW_SAID = 30.0, 2.0
 """Seconds between our clock and the store's: refused above the first, said above the second."""
+QUIET_SAID = 3600.0
+"""Seconds without any event before the start after which it is said that the store may have been restored."""
 PURGE_ROWS = 100
 
 _LOST = (
     "set a Secure cookie over http: most clients drop it, so every request is a new visitor; use https "
     "(test clients: base_url='https://testserver') or allow_insecure_http=True"
+)
+
+_QUIET = (
+    "the newest event of the session store is %.0f h old; if it was restored from a backup, logouts since then are "
+    "undone: run `coatcheck restored`"
 )
 
 
@@ -353,9 +360,15 @@ class Exchange:
             raise StoreError(message)
         if skew > SKEW_SAID:
             logger.warning("the store's clock and this process's differ by %.1f s; timeouts are off by as much", skew)
+        problem = self.manager.estranged(epochs)
+        if problem is not None:
+            raise StoreError(problem)
         if self._generation not in (None, epochs.generation):
             logger.critical("the store was emptied or restored: every session begun before now is refused")
             self._floor = now
+            self._try(os.urandom(16), (RaiseEpoch(scope="*", before=now),), durable=True)
+        if self._generation is None:
+            self._look_back(epochs.store_now)
         self._generation = epochs.generation
         if self.manager.salt not in (b"", epochs.salt):
             message = "the store's shard key changed: sessions of one subject would lie in two shards; restore the key"
@@ -365,6 +378,18 @@ class Exchange:
         scopes = epochs.scopes
         self._floor = max(self._floor, scopes.get("*", 0.0), scopes.get("realm:" + self.manager.realm, 0.0))
         self._epochs_at = now
+
+    def _look_back(self, now: Instant) -> None:
+        """Say at start that nothing was written for long: a store that came back from a backup looks like that."""
+        store = self.store
+        if not isinstance(store, AuditedStore) or not self._salted:
+            return
+        try:
+            newest = store.events(EventQuery(noise=False, limit=1))
+        except StoreError:
+            return
+        if newest.items and newest.items[0].at < now - QUIET_SAID:
+            logger.warning(_QUIET, (now - newest.items[0].at) / 3600)
 
     def _away(self, request: Request, error: StoreError) -> Session | Reply:
         logger.error("session store: %s", error)

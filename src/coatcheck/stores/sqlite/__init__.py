@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -107,6 +108,11 @@ class SqliteStore:
     def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
         """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
         act = partial(rows.put_key, name=name, value=value, was=was)
+        return threads.in_turn(self._file, self._here, act, COMMIT_DEADLINE)
+
+    def renew_generation(self) -> str:
+        """Begin another generation, after a restore; return its name."""
+        act = partial(rows.renew_generation, generation=secrets.token_hex(8))
         return threads.in_turn(self._file, self._here, act, COMMIT_DEADLINE)
 
     def close(self) -> None:
@@ -212,6 +218,10 @@ class AsyncSqliteStore:
     async def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
         """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
         return await threads.writer_of(self._file).do(partial(rows.put_key, name=name, value=value, was=was))
+
+    async def renew_generation(self) -> str:
+        """Begin another generation, after a restore; return its name."""
+        return await asyncio.to_thread(self._apart.renew_generation)
 
     async def close(self) -> None:
         """Stop the threads and close the connections of both faces; a later use opens them again."""
