@@ -40,7 +40,8 @@ class DraftingStore(MemoryStore):
                     handles.add(need.handle)
             self.read.append(handles)
             written = () if conflict is not None else self._write(draft, commit_id)
-        shelf._tell(written)
+            changed = shelf._changed()
+        shelf._tell(written, changed)
         return conflict
 
     def _unended(self, realm: str, subject: str) -> set[Handle]:
