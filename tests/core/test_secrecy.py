@@ -6,6 +6,7 @@ import sys
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -29,6 +30,13 @@ def secrecy(realm: bytes = REALM, *, on: bool = True) -> Secrecy:
 def test_the_key_of_a_sessions_data_is_the_one_that_is_written_down():
     """security.md 2.2; HMAC-SHA256 as any tool computes it."""
     assert data_key(REALM, TICKET).hex() == "035e2d6a0b69a5d198c1a8322dd78400ab37b1680b90cfe2ac4f7e2543cb2007"
+
+
+def test_what_is_kept_is_aes_gcm_bound_to_realm_handle_and_version():
+    """Opened without our code, as docs/why/keys.md describes it."""
+    kept = secrecy().kept(TICKET, RAW)
+    aead = AESGCM(data_key(REALM, TICKET))
+    assert aead.decrypt(kept[1:13], kept[13:], b"__Host-coat\0" + b"A" * 18 + b"\0\x03") == RAW
 
 
 @given(st.binary(min_size=1, max_size=500))
@@ -158,6 +166,60 @@ def test_after_a_commit_a_late_write_builds_on_it(life):
     (change,) = manager.late(session).changes
     life.record = change.record
     assert dict(life.open(manager)) == {"secret": "MARKED again", "list": [1], "late": True}
+
+
+@pytest.mark.parametrize("secret", [True, False], ids=["sealed", "plain"])
+def test_what_was_committed_is_what_later_changes_are_laid_on(life, secret):
+    """Else a second conflict in one request would bring back what others deleted, or fail."""
+    manager = life.manager(secrecy=secret)
+    session, _ = life.write(manager, mine=1)
+    assert session["list"] == [1]
+    assert manager.late(session).changes == (), "a value was lent, and did not change"
+    other = life.open(manager)
+    del other["secret"]
+    life.take(manager.settle(other, 200, ()))
+    session["mine"] = 2
+    manager.late(session)
+    life.take(manager.rebase(session, Conflict(life.record, "version")))
+    assert dict(life.open(manager)) == {"list": [1], "mine": 2}
+
+
+@pytest.mark.parametrize("secret", [True, False], ids=["sealed", "plain"])
+def test_what_an_edit_stored_is_what_later_changes_are_laid_on(life, secret):
+    manager = life.manager(secrecy=secret)
+    session = life.open(manager)
+    for number in range(3):  # each of them meets a newer record twice
+        for value in (-1, number):
+            other = life.open(manager)
+            other[f"theirs{number}"] = value
+            other.pop("secret", None)
+            life.take(manager.settle(other, 200, ()))
+            assert manager.overtaken(session, Conflict(life.record, "version"))
+        _, update = manager.edit(session, lambda data: data.update(n=data.get("n", 0) + 1))
+        manager.edited(session, lambda data: data.update(n=data.get("n", 0) + 1), update)
+        life.record = update.record
+    assert dict(session) == dict(life.open(manager)) == {"list": [1], "n": 3, "theirs0": 0, "theirs1": 1, "theirs2": 2}
+    session.visit.wrote = False
+    assert manager.settle(session, 200, ()).changes == ()
+
+
+@pytest.mark.parametrize("secret", [True, False], ids=["sealed", "plain"])
+def test_after_a_login_later_changes_are_laid_on_its_record(life, secret):
+    manager = life.manager(secrecy=secret)
+    session = life.open(manager)
+    session.login("ann", carry={"list", "secret"})
+    outcome = manager.settle(session, 200, ())
+    life.take(outcome)
+    manager.committed(session, outcome)
+    assert session["list"] == [1]
+    assert manager.late(session).changes == ()
+    other = life.open(manager)
+    del other["secret"]
+    life.take(manager.settle(other, 200, ()))
+    session["mine"] = 2
+    manager.late(session)
+    life.take(manager.rebase(session, Conflict(life.record, "version")))
+    assert dict(life.open(manager)) == {"list": [1], "mine": 2}
 
 
 def test_it_can_be_switched_on_and_off_under_a_live_session(life):

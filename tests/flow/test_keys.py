@@ -343,6 +343,32 @@ def test_a_root_that_others_rotated_too_early_refuses_after_five_minutes(hold, c
         holder.look()
 
 
+def test_a_look_that_dawdled_does_not_take_a_newer_look_back(store, clock):
+    """One thread read the keys and slept; meanwhile another revoked one."""
+
+    class Dawdling(Counting):
+        meanwhile = staticmethod(lambda: None)
+
+        def keys(self):
+            read = super().keys()
+            act, self.meanwhile = self.meanwhile, lambda: None
+            act()
+            return read
+
+    slow = Dawdling(store)
+    holder = Holder("sync", slow, clock)
+    holder.look()
+    made = holder.seal()
+    kid = holder.ring.newest.kid
+    clock.wind(60)
+    slow.meanwhile = lambda: holder.keys.revoke(kid)
+    holder.look()
+    assert not holder.opens(made)
+    clock.wind(60)
+    holder.look()
+    assert not holder.opens(made)
+
+
 def test_a_store_without_keys_is_refused_when_things_are_built():
     with pytest.raises(ConfigError, match="keeps no keys"):
         Keys(object(), Roots([ROOT], os.urandom))
