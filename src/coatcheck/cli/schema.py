@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -11,7 +11,7 @@ from ..core.errors import ConfigError
 from ..stores import sql
 
 
-class Database(str, Enum):
+class Database(StrEnum):
     """The databases that a store can lie in."""
 
     POSTGRESQL = "postgresql"
@@ -20,7 +20,9 @@ class Database(str, Enum):
 
 
 def schema(
-    database: Annotated[Database, typer.Argument(metavar="DATABASE", show_default=False, help="postgresql, mysql or sqlite.")],
+    database: Annotated[
+        Database, typer.Argument(metavar="DATABASE", show_default=False, help="postgresql, mysql or sqlite.")
+    ],
     where: Annotated[
         str | None, typer.Option("--schema", metavar="S", help="PostgreSQL: the schema, if it is not public.")
     ] = None,
