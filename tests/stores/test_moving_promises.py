@@ -33,7 +33,7 @@ from coatcheck.core.model import (
 from coatcheck.core.model import Replace as Replacing
 from coatcheck.core.tokens import shard_of
 from coatcheck.stores.memory import AsyncMemoryStore, MemoryStore
-from coatcheck.stores.moving import FRESH, AsyncDualStore, DualStore, is_copy, one
+from coatcheck.stores.moving import FRESH, AsyncDualStore, DualStore, is_copy, many, one
 from coatcheck.stores.moving.steps import FAR, Run
 from coatcheck.stores.redis import RedisStore
 from coatcheck.testing.clock import Clock
@@ -828,3 +828,50 @@ def test_writers_lose_nothing_while_sessions_move_under_them(dual: DualStore, cl
         assert sorted(dual.load(handle).data) == sorted(b"".join(one for name, one in written if name == handle))
         assert dual.old.load(handle).ended_because == "moved"
         assert not is_copy(dual.new.load(handle))
+
+
+# Listings and retries that meet a move.
+
+
+def test_a_session_that_is_moved_while_it_is_listed_is_listed(dual: DualStore, clock: Clock) -> None:
+    put(dual, make("h", clock))
+    dual.begin()
+    listing = Run(many.find(Query()), None)
+    while listing.ask is not None:
+        listing.answered(dual._stores[listing.ask.side].find(*listing.ask.arguments))
+        dual.move("h")
+    assert [record.handle for record in listing.result.items] == ["h"]
+
+
+def test_marks_are_never_listed_and_no_page_goes_beyond_them(dual: DualStore, clock: Clock) -> None:
+    for handle in "abcd":
+        put(dual, make(handle, clock))
+    dual.begin()
+    for handle in "abcd":
+        dual.move(handle)
+        commit(dual, End(handle=handle, because="logout"))
+    clock.wind(TOMBSTONE + 1)
+    assert dual.new.purge(9) == 4
+    put(dual, make("z", clock))
+    found, cursor = [], None
+    while True:
+        page = dual.find(Query(live=False, limit=2, cursor=cursor))
+        found += [record.handle for record in page.items]
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert found == ["z"]
+
+
+def test_an_end_that_failed_is_made_good_though_its_session_moved_meanwhile(clock: Clock) -> None:
+    old, new = FlakyStore(MemoryStore(clock=clock)), MemoryStore(clock=clock)
+    dual = DualStore(new, old)
+    put(dual, make("anonymous", clock, subject=None))
+    dual.begin()
+    changes = (Insert(record=make("in", clock)), End(handle="anonymous", because="superseded"))
+    old.trouble.fail("commit", NotApplied, times=1)
+    with pytest.raises(Unknown):
+        dual.commit(b"login", changes, durable=True)
+    assert dual.move("anonymous") == "moved"
+    assert dual.commit(b"login", changes, durable=True) is None
+    assert dual.load("anonymous").ended_because == "superseded"

@@ -380,7 +380,7 @@ def test_awaited_connections_that_were_killed_between_calls_are_not_noticed(
         await store.close()
 
     asyncio.run(use())
-    assert server.connections(database) == []
+    assert eventually(lambda: server.connections(database) == [])
 
 
 def test_what_is_known_of_a_commit_whose_connection_was_killed_under_way(
@@ -443,6 +443,25 @@ def test_a_connection_that_was_in_use_when_its_store_was_closed_is_closed_afterw
         cursor.execute("unlock tables")
         assert loading.result(10) is not None
     assert eventually(lambda: server.connections(database) == [])
+
+
+def test_an_awaited_connection_in_use_is_closed_after_its_store_was(
+    url: str, server: mysql.MySql, database: str, clock: Clock
+) -> None:
+    async def use() -> None:
+        store = AsyncMySqlStore(url, **PATIENT)
+        await store.commit(b"i", [Insert(record=make("h", clock))], durable=True)
+        with closing(server.connect(database)) as other, other.cursor() as cursor:
+            cursor.execute("lock tables coatcheck_sessions write")
+            touch = [Touch(handle="h", seen_at=clock.now + 1)]
+            task = asyncio.create_task(store.commit(b"t", touch, durable=False))
+            assert await asyncio.to_thread(eventually, lambda: waiting(server, database) == 1)
+            await store.close()
+            cursor.execute("unlock tables")
+            assert await task is None
+        assert await asyncio.to_thread(eventually, lambda: server.connections(database) == [])
+
+    asyncio.run(use())
 
 
 def freeze(process: Server) -> None:
@@ -831,8 +850,9 @@ def certificates(place: Path) -> tuple[Path, Path, Path]:
     now = datetime.now(UTC)
     found = []
     for name, key in zip(names, keys, strict=True):
-        builder = x509.CertificateBuilder(names[0], name, key.public_key(), x509.random_serial_number(), now)
-        builder = builder.not_valid_after(now + timedelta(days=1))
+        builder = x509.CertificateBuilder().issuer_name(names[0]).subject_name(name).public_key(key.public_key())
+        builder = builder.serial_number(x509.random_serial_number())
+        builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(days=1))
         builder = builder.add_extension(x509.BasicConstraints(ca=name is names[0], path_length=None), critical=True)
         address = x509.IPAddress(ip_address("127.0.0.1"))
         builder = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False)

@@ -33,6 +33,7 @@ from .model import (
     End,
     Epochs,
     Event,
+    Handle,
     Headers,
     Held,
     Insert,
@@ -463,8 +464,8 @@ class SessionManager:
             return self._login_refused(visit, conflict.why)
         if conflict.why == "exists":  # another session has this handle: once in 2^54 or so
             visit.planned = None
-            subject = None if visit.record is None else visit.record.subject
-            visit.renew = None if visit.renew is None else self.mint(subject)
+            if visit.renew is not None and visit.record is not None:
+                visit.renew = self.mint(visit.record.subject, visit.record.handle)
             login = visit.login
             visit.login = None if login is None else replace(login, ticket=self.mint(login.subject))
             return self.settle(session, visit.status, visit.headers)
@@ -655,12 +656,14 @@ class SessionManager:
 
     # -- what a session asks (core/session.py, Counter) ---------------------------------------------------------------
 
-    def mint(self, subject: str | None = None) -> Ticket:
-        """Return a ticket for a new session; a subject's lies in its shard, where the store has shards."""
+    def mint(self, subject: str | None = None, instead_of: Handle | None = None) -> Ticket:
+        """Return a ticket for a new session; of shards, it lies in its subject's or its forebear's."""
         ticket = tokens.mint(self.entropy)
-        if subject is None or not self.salt:
+        if not self.salt:
             return ticket
-        return tokens.sharded(ticket, tokens.shard_of(self.salt, self.realm, subject))
+        if subject is not None:
+            return tokens.sharded(ticket, tokens.shard_of(self.salt, self.realm, subject))
+        return ticket if instead_of is None else tokens.sharded(ticket, instead_of[:2])
 
     def client(self, request: Request) -> Client:
         """Return who is at the other end."""

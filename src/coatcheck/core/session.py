@@ -124,8 +124,8 @@ class Visit(msgspec.Struct, eq=False):
 class Counter(Protocol):
     """What a session asks of its manager."""
 
-    def mint(self, subject: str | None = None) -> Ticket:
-        """Return a ticket for a new session of a subject."""
+    def mint(self, subject: str | None = None, instead_of: Handle | None = None) -> Ticket:
+        """Return a ticket for a new session of a subject, or for one that takes another's place."""
         ...
 
     def allow_login(self, visit: Visit) -> None:
@@ -309,7 +309,7 @@ class Session(MutableMapping[str, Any]):
             raise SettledError(message)
         if visit.login is None and visit.record is not None and not visit.logout:
             visit.asked = True
-            visit.renew = visit.counter.mint(visit.record.subject)
+            visit.renew = visit.counter.mint(visit.record.subject, visit.record.handle)
 
     def end_others(self, because: Because = "owner") -> None:
         """End the subject's other sessions, in the same commit as whatever else this request does."""

@@ -595,7 +595,7 @@ class AsyncRegistry:
         """Return a page of what happened, newest first; raises StoreError where the store keeps no events."""
         store = self._store
         if not isinstance(store, AsyncAuditedStore):
-            message = f"{type(store).__name__} keeps no events; use a store that does (memory, SQLite)"
+            message = f"{type(store).__name__} keeps no events; every store of coatcheck's own does"
             raise StoreError(message)
         query = EventQuery(
             realm=self._realm,

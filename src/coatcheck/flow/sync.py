@@ -592,7 +592,7 @@ class Registry:
         """Return a page of what happened, newest first; raises StoreError where the store keeps no events."""
         store = self._store
         if not isinstance(store, AuditedStore):
-            message = f"{type(store).__name__} keeps no events; use a store that does (memory, SQLite)"
+            message = f"{type(store).__name__} keeps no events; every store of coatcheck's own does"
             raise StoreError(message)
         query = EventQuery(
             realm=self._realm,

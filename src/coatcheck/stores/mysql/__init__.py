@@ -30,7 +30,7 @@ from ..batches import Batcher
 from ..keeping import AsyncKeeper
 from ..rounds import Done, Steps, adrive, drive
 from . import schema
-from .address import Parameters
+from .address import Parameters, parameters_of
 from .faults import Contended
 from .home import Home
 from .schema import MIGRATIONS, script
@@ -77,7 +77,8 @@ class MySqlStore:
             from . import blocking
         except ImportError as error:
             raise _missing("MySqlStore", "PyMySQL", error) from error
-        self._home = Home(None if callable(where) else where, prefix, migrate, clock, tombstone, pool_size)
+        parameters = None if callable(where) else parameters_of(where)
+        self._home = Home(parameters, prefix, migrate, clock, tombstone, pool_size)
         self._load_deadline, self._commit_deadline = load_deadline, commit_deadline
         connect = where if callable(where) else self._home.parameters
         self._pool = blocking.Pool(connect, self._home.place, pool_size, self._prepare)
@@ -172,7 +173,7 @@ class AsyncMySqlStore:
         except ImportError as error:
             raise _missing("AsyncMySqlStore", "asyncmy", error) from error
         lent = hasattr(where, "acquire")
-        self._home = Home(None if lent else where, prefix, migrate, clock, tombstone, pool_size)
+        self._home = Home(None if lent else parameters_of(where), prefix, migrate, clock, tombstone, pool_size)
         self._load_deadline, self._commit_deadline = load_deadline, commit_deadline
         self._decided = awaited.decided
         home = self._home

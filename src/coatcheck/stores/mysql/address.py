@@ -24,10 +24,11 @@ _SHAPE: Final = "mysql://user:password@host:3306/database"
 _OPTIONS: Final = "?ssl=true, ?ssl_ca=/path/to/ca.pem and ?unix_socket=/path"
 
 
-def parameters_of(given: str | Parameters) -> dict[str, Any]:
+def parameters_of(given: object) -> dict[str, Any]:
     """Return what a driver's `connect` takes; raise ConfigError for a URL or for parameters that lack something."""
     if not isinstance(given, (str, Mapping)):
-        message = f"a MySQL store takes a URL or the parameters of a connection (found {type(given).__name__}); write {_SHAPE}"
+        kind = type(given).__name__
+        message = f"a MySQL store takes a URL or the parameters of a connection (found {kind}); write {_SHAPE}"
         raise ConfigError(message)
     found = _parsed(given) if isinstance(given, str) else dict(given)
     if not found.get("database"):

@@ -10,7 +10,7 @@ import os
 import re
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from ...core.errors import ConfigError, StoreError
 from ...core.model import Event, Instant
@@ -29,20 +29,20 @@ class Home:
 
     def __init__(
         self,
-        where: str | address.Parameters | None,
+        parameters: address.Parameters | None,
         prefix: str,
         migrate: bool,
         clock: Callable[[], Instant] | None,
         tombstone: float,
         pool_size: int,
     ) -> None:
-        """Check what was given; None as `where`: somebody else makes the connections."""
+        """Check what was given; no parameters: somebody else makes the connections."""
         sql.check_prefix(prefix)
         if pool_size < 1:
             message = f"pool_size is at least 1 (found {pool_size})"
             raise ConfigError(message)
-        self.parameters: dict[str, Any] = {} if where is None else address.parameters_of(where)
-        self.place = "MySQL" if where is None else address.place_of(self.parameters)
+        self.parameters: address.Parameters = {} if parameters is None else parameters
+        self.place = "MySQL" if parameters is None else address.place_of(parameters)
         self.prefix, self._migrate = prefix, migrate
         self.rounds = Rounds(words.DIALECT, prefix, clock, tombstone)
         self.listeners: list[Callable[[Sequence[Event]], None]] = []

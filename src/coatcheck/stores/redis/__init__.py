@@ -5,14 +5,13 @@ listing, tidying            find, events, epochs; purge
 steps, desk                 every verb as steps that do not wait, for both faces
 places, trips, faults       where the primaries are, redirections, errors
 wire, wire_async            the connections of either face
-watching, keeping, forks    notices of changes, the keeper, forked children
+watching, turns, forks      notices of changes, whose turn it is to tidy, forked children
 keys, format                names and bytes
 """
 
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, Unpack
 
@@ -31,10 +30,12 @@ from ...core.model import (
     RecordPage,
 )
 from ..batches import Batcher
+from ..keeping import AsyncKeeper, Keeper
+from . import turns
 from .desk import LISTING_DEADLINE, Desk, Loading, Options
 from .forks import remember
-from .keeping import Keeper, keep
 from .steps import Address
+from .turns import AsyncTurns, Turns
 from .watching import AsyncWatch, Watch
 from .wire import Wire
 from .wire_async import AsyncWire
@@ -59,7 +60,14 @@ class RedisStore:
         self.listeners: list[Callable[[Sequence[Event]], None]] = self._desk.listeners
         self.sharded = self._desk.keys.sharded
         self._watch = Watch(self._wire, self._desk.keys.channel)
-        self._keeper = Keeper(self)
+        self._turns = Turns(self)
+        self._keeper: Keeper | None = None
+        remember(self)
+
+    def forget(self) -> list[Any]:
+        """Begin anew, in a forked child."""
+        keeper, self._keeper = self._keeper, None
+        return [keeper]
 
     def load(self, handle: Handle) -> Record | None:
         """Return the stored record, ended and expired ones too, or None if there is none."""
@@ -68,7 +76,8 @@ class RedisStore:
     def commit(self, commit_id: bytes, changes: Sequence[Change], durable: bool) -> Conflict | None:
         """Apply all changes or none (of those in one shard)."""
         wire, within = self._wire, self._commit_within
-        self._keeper.start()
+        if self._keeper is None:
+            self._keeper = Keeper(self._turns, turns.EVERY)
         commit = wire.run(lambda: self._desk.committing(commit_id, changes, durable), within)
         try:
             if commit.queue is None:
@@ -112,17 +121,15 @@ class RedisStore:
 
     def close(self) -> None:
         """Stop the threads and close the connections; a later use opens them again."""
-        self._keeper.stop()
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.stop()
         self._watch.close()
         self._wire.close()
 
     def turn(self, seconds: float) -> bool:
         """Tell whether it is this process's turn to tidy."""
         return self._wire.run(lambda: self._desk.tidier.turn(seconds), self._load_within)
-
-    def now(self) -> Instant:
-        """Return the store's clock."""
-        return self._wire.run(self._desk.tidier.now, self._load_within)
 
 
 class AsyncRedisStore:
@@ -153,7 +160,7 @@ class AsyncRedisStore:
     async def commit(self, commit_id: bytes, changes: Sequence[Change], durable: bool) -> Conflict | None:
         """Apply all changes or none (of those in one shard); a cancelled caller waits until that is decided."""
         here = self._here()
-        here.keep(self)
+        here.keep()
         return await _decided(asyncio.ensure_future(self._commit(here.wire, commit_id, changes, durable)))
 
     async def find(self, query: Query) -> RecordPage:
@@ -198,10 +205,6 @@ class AsyncRedisStore:
         """Tell whether it is this process's turn to tidy."""
         return await self._here().wire.run(lambda: self._desk.tidier.turn(seconds), self._load_within)
 
-    async def now(self) -> Instant:
-        """Return the store's clock."""
-        return await self._here().wire.run(self._desk.tidier.now, self._load_within)
-
     async def _commit(
         self, wire: AsyncWire, commit_id: bytes, changes: Sequence[Change], durable: bool
     ) -> Conflict | None:
@@ -220,19 +223,19 @@ class AsyncRedisStore:
         here = self._loops.get(loop)
         if here is None:
             self._loops = {one: state for one, state in self._loops.items() if not one.is_closed()}
-            here = self._loops[loop] = _Here(self._desk, self._load_within)
+            here = self._loops[loop] = _Here(self._desk, self._load_within, AsyncTurns(self))
         return here
 
 
 class _Here:
     """What one event loop has of an awaited store."""
 
-    def __init__(self, desk: Desk, within: float) -> None:
-        self._desk, self._within = desk, within
+    def __init__(self, desk: Desk, within: float, tidy: AsyncTurns) -> None:
+        self._desk, self._within, self._turns = desk, within, tidy
         self.wire = AsyncWire(desk.places, desk.pool_size)
         self.watch = AsyncWatch(self.wire, desk.keys.channel)
         self._batchers: dict[Address | None, Batcher[Record | None]] = {}
-        self._keeper: asyncio.Task[None] | None = None
+        self._keeper: AsyncKeeper | None = None
 
     def load(self, handle: Handle) -> asyncio.Future[Record | None]:
         """Return a future record. Each server has batches of its own: one that is away holds up nobody else's loads."""
@@ -242,16 +245,15 @@ class _Here:
             batcher = self._batchers[address] = Batcher(self._fetch, self._within)
         return batcher.load(handle)
 
-    def keep(self, store: AsyncRedisStore) -> None:
+    def keep(self) -> None:
         """Make sure that a keeper minds the store."""
         if self._keeper is None:
-            self._keeper = asyncio.get_running_loop().create_task(keep(weakref.ref(store)))
+            self._keeper = AsyncKeeper(self._turns, turns.EVERY)
 
     async def close(self) -> None:
         """Stop and close everything."""
         if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+            await self._keeper.stop()
         await self.watch.close()
         for batcher in self._batchers.values():
             batcher.close()

@@ -256,7 +256,6 @@ class Commit:
         seen.found.records |= {
             handle: _unpacked(handle, value) for handle, value in zip(handles, answers[at:], strict=True)
         }
-        seen.named = frozenset(handles)
         seen.changes = [_capped(change, crowded) for change in changes]
         yield from self._members(seen, want.members | crowded)
         return seen

@@ -10,6 +10,7 @@ import msgspec
 
 from ...core.model import Change, Event, Handle, Instant, Record
 from ..draft import Draft, Found, Subject
+from ..keeping import FACTS_KEPT, NOISE_KEPT
 from . import format, scripts  # noqa: A004 - the record's
 from .keys import Keys, Tag
 from .steps import Command, number
@@ -18,8 +19,6 @@ MOST_SESSIONS: Final = 1000
 """How many live sessions a subject may have, whatever the limit says; the longest authenticated are ended for more."""
 
 EPOCH_KEPT: Final = 400 * 86400.0
-FACTS_KEPT: Final = 400 * 86400.0
-NOISE_KEPT: Final = 30 * 86400.0
 """Seconds. No cookie lives longer than 400 days, so no session does that a subject's epoch could have to refuse."""
 
 _LONGEST: Final = 1e14
@@ -58,7 +57,6 @@ class Seen(msgspec.Struct):
     stamps: dict[Subject, bytes] = {}
     indexed: dict[Subject, tuple[Handle, ...]] = {}
     stale: dict[Subject, list[Handle]] = {}
-    named: frozenset[Handle] = frozenset()
     changes: Sequence[Change] = ()
 
 
@@ -132,7 +130,7 @@ class Plan:
 
     def _draft(self, seen: Seen, draft: Draft) -> None:
         records = seen.found.records
-        for handle in {*seen.named, *draft.changed, *(records.keys() - _listed(seen))}:
+        for handle in {*draft.changed, *(records.keys() - _listed(seen))}:
             if self._keys.sound(handle):
                 self.expect(handle, records[handle])
         for subject, stamp in seen.stamps.items():
