@@ -293,6 +293,7 @@ def test_a_handler_that_wants_it_fresh_gets_it_fresh(worker: Any) -> None:
     one.control.registry.revoke(token.split(".")[1])
     assert at(two, owner, "/private") == 200, "a copy says yes"
     assert at(two, owner, "/private?fresh=1&confirm=1") == 401
+    assert len(two.events("session_use_after_expire")) == 1, "what the record says is noted as ever"
     assert at(two, owner, "/private") == 401
 
 

@@ -23,7 +23,7 @@ from coatcheck.core.model import Change, End, EndOthers, Handle, Insert, Limit, 
 from coatcheck.flow.async_ import AsyncWatchedStore
 from coatcheck.flow.sync import WatchedStore
 from coatcheck.stores.memory import AsyncMemoryStore, MemoryStore
-from coatcheck.stores.sqlite import AsyncSqliteStore, SqliteStore, rows, watching
+from coatcheck.stores.sqlite import AsyncSqliteStore, SqliteStore, rows, threads, watching
 from coatcheck.testing.clock import Clock
 from coatcheck.testing.face import TURN, Face, event, make
 
@@ -337,6 +337,23 @@ def test_old_changes_are_forgotten_but_never_the_newest(
         rows.forget_changes(link)
         counts += link.db.execute("select count(*), max(id) from coatcheck_changes").fetchall()
     assert counts == [(10, 25), (10, 25)]
+
+
+def test_the_keeper_forgets_old_changes(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "CHANGES_KEPT", 10)
+    monkeypatch.setattr(threads, "TICK", 0.01)
+    monkeypatch.setattr(threads, "PURGE_EVERY", 0.01)
+    with closing(SqliteStore(tmp_path / "sessions.db", clock=clock)) as store:
+        store.commit(b"a", [Insert(record=make("a", clock))], durable=False)
+        for number in range(30):
+            store.commit(os.urandom(8), [Update(record=make("a", clock), was=number + 1)], durable=False)
+
+        def kept() -> int:
+            link = store._file.take(store._here)
+            link.busy = False
+            return int(link.db.execute("select count(*) from coatcheck_changes").fetchone()[0])
+
+        assert Face(store).until(lambda: kept() <= 20)
 
 
 def test_a_listener_that_raises_silences_nobody(
