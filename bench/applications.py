@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import Any
 
 import itsdangerous
 import msgspec
+from msgspec.structs import replace
 from starlette.middleware.sessions import SessionMiddleware as StarletteSessions
 
-from coatcheck import MemoryStore, SessionManager, open_async_store
+from coatcheck import Key, Keyring, MemoryStore, Sealed, SessionManager, open_async_store
 from coatcheck.adapters.asgi import SessionMiddleware
 from coatcheck.core import codec, records, tokens
-from coatcheck.core.model import Client, Insert
+from coatcheck.core.model import Client, Insert, Request
+from coatcheck.core.sealed import Sealer
+from coatcheck.core.secrecy import Secrecy
 from coatcheck.core.session import Login
 from coatcheck.stores.near import near
 
@@ -146,9 +150,10 @@ def signed_in(manager: SessionManager) -> tuple[bytes, Insert]:
     """Return the cookie of a stored, logged-in session, and the change that stores it."""
     ticket = manager.mint()
     who = Login("alice", ("pwd",), 10, remember=False, ticket=ticket)
-    record = records.made(
-        manager.realm, ticket, who, manager.clocks, manager.now(), Client("192.0.2.7", "bench"), codec.encode(DATA)
-    )
+    secrecy = Secrecy(manager.realm.encode(), manager.entropy, on=manager.settings.secrecy)
+    data = secrecy.kept(ticket, codec.encode(DATA))
+    client = Client("192.0.2.7", "bench")
+    record = records.made(manager.realm, ticket, who, manager.clocks, manager.now(), client, data)
     return manager.cookie.name.encode() + b"=" + tokens.value_of(ticket), Insert(record=record)
 
 
@@ -174,6 +179,56 @@ def copied(make_store: Callable[[], Any]) -> list[Case]:
     store = near(make_store())
     name = type(store.store).__name__.removeprefix("Async").removesuffix("Store").lower()
     return [case for case in ours(f"near {name}", lambda: store) if case.name.endswith(("/ read", "/ write"))]
+
+
+LATER = 600.0
+"""Seconds since the last write, after which activity is read in its own small cookie."""
+
+
+def sealed(name: str, make_store: Callable[[], Any] | None) -> list[Case]:
+    """Return the cases of sealed tokens, with a store or alone."""
+    keys = Keyring([Key("2026-11", os.urandom(32))], os.urandom)
+    found = []
+    for label, handler in (
+        *(("no cookie", untouched), ("untouched", untouched), ("read", read)),
+        *(("read, written long ago", read), ("write", write)),
+    ):
+        store = None if make_store is None else make_store()
+        chosen = Sealed(keyring=keys, unsafe_irrevocable=store is None)
+        manager = SessionManager(origins=["https://localhost"], sealed=chosen)
+        cookie, insert = sealed_in(manager, chosen, LATER if "long ago" in label else 0.0)
+        cookie = b"" if label == "no cookie" else cookie
+        expect = {"write": b"set-cookie", "no cookie": b"", "untouched": b""}.get(label, b"vary")
+        app = SessionMiddleware(handler, store=store, manager=manager)
+        found.append(Case(f"{name} / {label}", app, cookie, store=store, insert=store and insert, expect=expect))
+    return found
+
+
+def sealed_in(manager: SessionManager, chosen: Sealed, ago: float) -> tuple[bytes, Insert]:
+    """Return the cookies of a logged-in session whose data was written a while ago, and the change that stores it."""
+    ticket = manager.mint()
+    now = manager.now()
+    who = Login("alice", ("pwd",), 10, remember=False, ticket=ticket)
+    record = records.made(manager.realm, ticket, who, manager.clocks, now, Client("192.0.2.7", "bench"), b"")
+    settings = manager.settings
+    sealer = Sealer(chosen, manager.realm, settings.cookie, settings.canonical_origin, comma_joined=False)
+    brought = replace(record, data=codec.encode(DATA), seen_at=now - ago)
+    lines = sealer.write(ticket, brought, None, Request("GET", "https", "/", ()))
+    if ago:
+        lines = (*lines, sealer.write_seen(ticket.handle, now, None))
+    return b"; ".join(line.partition(b";")[0] for line in lines), Insert(record=record)
+
+
+def secret(name: str, make_store: Callable[[], Any]) -> list[Case]:
+    """Return the cases of one store that keeps data sealed."""
+    found = []
+    for label, handler in (("read", read), ("write", write)):
+        store = make_store()
+        manager = SessionManager(origins=["https://localhost"], secrecy=True)
+        cookie, insert = signed_in(manager)
+        app = SessionMiddleware(handler, store=store, manager=manager)
+        found.append(Case(f"{name}, secrecy / {label}", app, cookie, store=store, insert=insert, expect=b"vary"))
+    return found
 
 
 def starlette() -> list[Case]:
@@ -204,6 +259,11 @@ def cases(folder: Path) -> list[Case]:
         *ours("memory", lambda: MemoryStore().as_async()),
         *ours("sqlite", sqlite),
         *(case for store in (lambda: MemoryStore().as_async(), sqlite) for case in copied(store)),
+        *sealed("sealed alone", None),
+        *sealed("sealed, memory", lambda: MemoryStore().as_async()),
+        *sealed("sealed, sqlite", sqlite),
+        *secret("memory", lambda: MemoryStore().as_async()),
+        *secret("sqlite", sqlite),
         *starlette(),
     ]
 

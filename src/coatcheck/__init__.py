@@ -6,12 +6,14 @@ from .core.errors import CoatcheckError, ConfigError, DataError, Refusal, Settle
 from .core.manager import SessionManager
 from .core.model import Event, Level, Record
 from .core.policies import Action, Policy, SessionLimit, Timeouts, Verdict, timeouts
+from .core.sealed import Sealed
 from .core.session import ALL, Session, Typed
 from .flow.sync import Registry
 from .stores.memory import MemoryStore
 from .stores.urls import open_async_store, open_store
 
 if TYPE_CHECKING:
+    from .core.keyring import Key, Keyring
     from .flow.async_ import AsyncRegistry
     from .stores.near import near
 
@@ -23,12 +25,15 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Event",
+    "Key",
+    "Keyring",
     "Level",
     "MemoryStore",
     "Policy",
     "Record",
     "Refusal",
     "Registry",
+    "Sealed",
     "Session",
     "SessionLimit",
     "SessionManager",
@@ -54,5 +59,9 @@ def __getattr__(name: str) -> Any:
         from .stores.near import near
 
         return near
+    if name in ("Key", "Keyring"):
+        from .core import keyring
+
+        return getattr(keyring, name)
     message = f"module 'coatcheck' has no attribute {name!r}"
     raise AttributeError(message)

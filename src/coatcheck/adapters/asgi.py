@@ -7,7 +7,7 @@ middleware does around it stands in docs/adapters.md. It decides nothing about s
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, TypeAlias, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack, overload
 
 from ..core.errors import ConfigError, Refusal
 from ..core.manager import SessionManager
@@ -15,8 +15,11 @@ from ..core.model import Headers, Reply, Request
 from ..core.session import Session, Typed
 from ..core.settings import Keywords
 from ..flow.async_ import AsyncExchange, AsyncStore
-from ..stores.faces import async_store_of
+from ..stores.faces import async_keys_of, async_store_of
 from .watching import Watch, Watching
+
+if TYPE_CHECKING:
+    from ..flow.async_keys import AsyncKeys
 
 T = TypeVar("T")
 
@@ -38,25 +41,27 @@ class SessionMiddleware:
         self,
         app: App,
         *,
-        store: str | AsyncStore | Any,
+        store: str | AsyncStore | Any | None = None,
         manager: SessionManager | None = None,
         watch_every: float = 0.5,
         watch_recheck: float = 30.0,
+        keys: AsyncKeys | None = None,
         **settings: Unpack[Keywords],
     ) -> None:
-        """Wrap an application; `store` is a URL ("sqlite:///sessions.db") or an async store.
+        """Wrap an application; `store` is a URL ("sqlite:///sessions.db"), an async store, or None.
 
-        `settings` are those of `Settings`, or `manager` brings them. An open websocket or event stream looks at its
-        session when the store tells of a change, and every `watch_recheck` seconds; where the store cannot tell, every
-        `watch_every` seconds. Raises ConfigError for what is unsafe; opens nothing.
+        None is for sealed tokens alone. `settings` are those of `Settings`, or `manager` brings them. `keys`: where the
+        sealed tokens' keyring is kept in a store, so that it follows rotations. An open websocket
+        or event stream looks at its session when the store tells of a change, and every `watch_recheck` seconds; where
+        the store cannot tell, every `watch_every` seconds. Raises ConfigError for what is unsafe; opens nothing.
         """
         if manager is not None and settings:
             message = f"give the manager or settings, not both (found {', '.join(sorted(settings))})"
             raise ConfigError(message)
         self.app = app
         self.manager = manager or SessionManager(**settings)
-        self.store = async_store_of(store)
-        self.exchange = AsyncExchange(self.manager, self.store)
+        self.store = async_store_of(store, self.manager.now)
+        self.exchange = AsyncExchange(self.manager, self.store, keys=async_keys_of(keys))
         self._owns = isinstance(store, str)
         self.watching = Watching(self.exchange, watch_every, watch_recheck)
         self.name = self.manager.cookie.name

@@ -1,8 +1,8 @@
 """Session data <-> bytes: typed, versioned, comparable, and never pickle.
 
 Rules
-- The first byte is the version: plain msgpack, or msgpack with types of ours. One that we do not know is
-  `UnknownVersion`: to the caller "no session".
+- The first byte is the version: plain msgpack, or msgpack with types of ours. One that we do not know, or that
+  has to be unsealed first (core/secrecy.py), is `UnknownVersion`: to the caller "no session".
 - Kept as they are: None, bool, int, float, str, bytes, datetime, date, UUID, Decimal, list, tuple, set, and dict with
   str or int keys. Everything else is refused by name: a value that came back as another type would be a silent lie.
   An aware datetime keeps its instant and its offset from UTC; the rules of its time zone are not data.
@@ -25,6 +25,8 @@ from .errors import CoatcheckError, DataError
 
 PLAIN = b"\x01"
 EXTENDED = b"\x02"
+SEALED = b"\x03"
+"""What core/secrecy.py made of one of the others; it cannot be decoded without the session's cookie."""
 _PLAIN, _EXTENDED = PLAIN[0], EXTENDED[0]
 
 SCALARS: frozenset[type] = frozenset({str, int, float, bool, type(None), bytes})

@@ -213,7 +213,8 @@ def dress(headers: Headers, outcome: Outcome) -> Headers:
     names = tuple(cookie.partition(b"=")[0] + b"=" for cookie in outcome.cookies)
     dressed = [(name, value) for name, value in headers if not _gives_way(name.lower(), value, outcome, names)]
     if outcome.vary:
-        dressed.append(_vary(headers, outcome.vary))
+        plain = outcome.vary == ("Cookie",) and not _has_vary(headers)
+        dressed.append(_VARY_COOKIE if plain else _vary(headers, outcome.vary))
     if outcome.cookies:
         dressed.append((b"cache-control", b"no-store"))
         dressed.extend((b"set-cookie", cookie) for cookie in outcome.cookies)

@@ -21,6 +21,7 @@ _SEVERE: dict[str, Severity] = {
     "csrf_denied": "warning",
     "session_cookie_ambiguous": "warning",
     "session_unknown_token": "warning",
+    "store_restored": "warning",
 }
 
 
@@ -28,6 +29,8 @@ def severity(event: Event) -> Severity:
     """Return how loudly an event speaks: replays and uses after the end are critical, unless they are expected."""
     if event.detail.get("expected") or event.detail.get("kind") == "straggler":
         return "info"
+    if event.detail.get("kind") == "older":  # a sealed cookie: answers in another order leave one behind, too
+        return "warning"
     return _SEVERE.get(event.name, "info")
 
 

@@ -24,14 +24,17 @@ from msgspec.structs import replace
 from . import codec, csrf, facts, policies, records, replies, tokens, typed
 from .clients import Clients
 from .cookies import MOST_HEADER, CookieWriter
-from .errors import ConfigError, DataError, Refusal, StoreError
+from .errors import ConfigError, DataError, Refusal, SettledError, StoreError
 from .model import (
+    MOVED,
     Change,
     Client,
     Conflict,
     End,
+    Epochs,
     Event,
     Headers,
+    Held,
     Insert,
     Instant,
     Level,
@@ -47,8 +50,9 @@ from .model import (
 )
 from .noise import Noise
 from .screen import Screen
+from .sealed import Sealer, check_store
 from .session import RESERVED, All, Carry, Session, Visit
-from .settings import Keywords, is_local, settings_of
+from .settings import Keywords, Settings, is_local, settings_of
 from .settler import Settler
 from .tokens import TokenClass
 
@@ -91,6 +95,9 @@ class SessionManager:
         self.salt = b""  # of a store with shards; the flow learns it from the store
         self.clocks = chosen.clocks
         self.cookie = CookieWriter(chosen.cookie, comma_joined=chosen.comma_joined)
+        self._sealer = sealer = _sealer_of(chosen, self.realm)
+        self._alone = sealer is not None and sealer.alone
+        self._quiet = self.clocks.touch_every * 0.75
         self.noise = Noise()
         self._realm = self.realm.encode()
         self._exclude = tuple(chosen.exclude)
@@ -105,14 +112,19 @@ class SessionManager:
         self._settler = Settler(
             chosen,
             self.clocks,
-            chosen.most,
             self.cookie,
+            sealer,
             realm=self.realm,
             now=clock,
             entropy=entropy,
             client=self.client,
         )
+        self._secrecy = self._settler.secrecy
         self._noted: OrderedDict[bytes, None] = OrderedDict()
+
+    def check_store(self, store: object) -> None:
+        """Raise ConfigError for a store, or none, that these settings cannot do with."""
+        check_store(self.settings.sealed, store)
 
     # -- identify ----------------------------------------------------------------------------------------------------
 
@@ -152,7 +164,7 @@ class SessionManager:
         if not isinstance(value, bytes):
             self._heard("session_cookie_ambiguous", request)
             return Absent.AMBIGUOUS
-        ticket = tokens.parse(value)
+        ticket = tokens.parse(value) if self._sealer is None else self._sealer.open(header, value)
         if ticket is None:
             self._heard("session_malformed_token", request)
             return Absent.MALFORMED
@@ -224,10 +236,43 @@ class SessionManager:
         elif not held:
             visit.record, visit.data, visit.base = fresh.record, fresh.data, fresh.base
 
+    def estranged(self, epochs: Epochs) -> str | None:
+        """Return why this store must not be believed, if so: what it says of a token may not be the truth (H7)."""
+        if any(scope.startswith(f"{MOVED}:") for scope in epochs.scopes):
+            return "the sessions of this store are moved to another one; open both by a moving+ URL, or the new one"
+        if not epochs.generation:
+            return "the store has lost its generation, and perhaps what was revoked; run `coatcheck restored`"
+        pinned = self.settings.generation
+        if pinned not in (None, epochs.generation):
+            return (
+                f"the store is of generation {epochs.generation!r}, the settings say {pinned!r}: it was emptied, "
+                "restored, or is another one; run `coatcheck restored`, then set generation to what that prints"
+            )
+        return None
+
     def blank(self, request: Request, make: Callable[[Visit], S] = Session) -> S:  # type: ignore[assignment]
         """Return an anonymous session that is never stored: the store is away and the application wants to go on."""
         visit = Visit(self, request, self.now())
         return make(visit)
+
+    def away(
+        self,
+        request: Request,
+        make: Callable[[Visit], S] = Session,  # type: ignore[assignment]
+        floor: Instant = 0.0,
+    ) -> S | Reply:
+        """Return what a request gets while the store is away: 503, a blank session, or what its sealed cookie says."""
+        sealed = self.settings.sealed
+        if sealed is not None and sealed.store_down == "reads" and request.kind == "http" and request.method in _SAFE:
+            try:
+                ticket = self.identify(request)
+            except StoreError:  # the keys are out of reach, too
+                return replies.UNAVAILABLE
+            if isinstance(ticket, Ticket):
+                visit = Visit(self, request, self.now(), reads_only=True)
+                self._judge(visit, ticket, None, floor)
+                return make(visit)
+        return replies.UNAVAILABLE if self.settings.store_down == "refuse" else self.blank(request, make)
 
     def _missing(self, visit: Visit) -> Reply | None:
         """Weigh an unsafe request without Sec-Fetch-Site and Origin: it needs a token to log in, or at all."""
@@ -241,13 +286,20 @@ class SessionManager:
         return replies.cross_origin() if self.settings.csrf == "refuse" else None
 
     def _judge(self, visit: Visit, ticket: Ticket, record: Record | None, floor: Instant) -> None:
+        seen_at = inf if ticket.held is None else self._seen_at(visit, ticket, ticket.held)
+        brought = record is None and (self._alone or visit.reads_only)
+        if brought:
+            record = records.held(self.realm, ticket, seen_at)
         if record is None:
             return self._heard("session_unknown_token", visit.request)
         if record.handle != ticket.handle:
             message = f"the store answered {ticket.handle!r} with another record"
             raise StoreError(message)
         now = visit.arrived
-        standing, proof = tokens.judge(self._realm, record, ticket, now, self._grace)
+        if brought:  # its seal vouches for it, and there is nothing to compare it with
+            standing, proof = _CURRENT, b""
+        else:
+            standing, proof = tokens.judge(self._realm, record, ticket, now, self._grace)
         if standing is _GARBAGE:
             return None if visit.copied else self._heard("session_garbage_token", visit.request)
         visit.presented, visit.presented_as = record, standing
@@ -263,7 +315,17 @@ class SessionManager:
                 return self._end(visit, record, why)
         if standing >= _STRAGGLER:
             return self._replayed(visit, record, standing)
+        if seen_at < record.seen_at:  # others with this token were seen later than these cookies
+            if record.idle_for is not None and now >= seen_at + record.idle_for:
+                return self._slept(visit, record)
+            record = replace(record, seen_at=seen_at)
         return self._believe(visit, ticket, record, standing, proof)
+
+    def _seen_at(self, visit: Visit, ticket: Ticket, held: Held) -> Instant:
+        """Return when the bearer was last seen; the small cookie is looked at only where it could matter."""
+        if self._sealer is None or visit.arrived - held.seen_at < self._quiet:
+            return held.seen_at
+        return self._sealer.seen_at(ticket, visit.request.header(b"cookie"))
 
     def _over(self, record: Record, now: Instant, floor: Instant) -> str | None:
         why = policies.over(record, self.settings.policies, now)
@@ -272,9 +334,10 @@ class SessionManager:
         return why
 
     def _believe(self, visit: Visit, ticket: Ticket, record: Record, standing: TokenClass, proof: bytes) -> None:
-        now = visit.arrived
+        now, held = visit.arrived, ticket.held
         try:
-            data = codec.decode(record.data)
+            base = self._secrecy.read(ticket, record.data) if held is None else held.data
+            data = codec.decode(base)
             if not self._plain and self.settings.data is not None:
                 typed.to_type(data, self.settings.data)
         except (codec.UnknownVersion, DataError) as error:
@@ -286,26 +349,39 @@ class SessionManager:
             visit.step_up = verdict.action is policies.Action.STEP_UP
             visit.due = verdict.action is policies.Action.RENEW
         visit.ticket, visit.standing = ticket, standing
-        visit.base, visit.data = record.data, data
+        visit.base, visit.data = base, data
         if record.persistent and records.lapsed(record, self.clocks, now):
-            record = self._remembered(visit, record)
-        elif record.used_at is None and standing is _CURRENT:
+            record = self._remembered(visit, ticket, record)
+        elif held is not None and record.level < held.level:
+            self._cut(visit)  # it was lowered before, but the answer that said so brought no cookie
+        if record.used_at is None and standing is _CURRENT:
             visit.urgent = (Touch(handle=record.handle, seen_at=now, turn_proof=proof),)
             record = replace(record, used_at=now, nonce=None, seen_at=now, version=record.version + 1)
         visit.record = record
         visit.level = record.level
         return None
 
-    def _remembered(self, visit: Visit, record: Record) -> Record:
+    def _remembered(self, visit: Visit, ticket: Ticket, record: Record) -> Record:
         """Drop a remembered login whose plain clocks ran out: who it is stays known, what it may do does not."""
-        visit.data = self.carried(visit.data, None)
-        lower = replace(record, level=int(Level.REMEMBERED), data=codec.encode(visit.data), seen_at=visit.arrived)
+        self._cut(visit)
+        data = self._kept(ticket, visit.base)
+        lower = replace(record, level=int(Level.REMEMBERED), data=data, seen_at=visit.arrived)
         if visit.standing == TokenClass.CURRENT and record.used_at is None:
             lower = replace(lower, used_at=visit.arrived, nonce=None)
-        visit.base = lower.data
         visit.urgent = (Update(record=lower, was=record.version),)
         visit.urgent_required = True
         return replace(lower, version=record.version + 1)
+
+    def _cut(self, visit: Visit) -> None:
+        """Cut the data to what may move on, as in a login; a sealed cookie must be told."""
+        visit.data = self.carried(visit.data, None)
+        visit.base = codec.encode(visit.data)
+        if self._sealer is not None:
+            visit.asked = visit.reseal = True
+
+    def _kept(self, ticket: Ticket, data: bytes) -> bytes:
+        """Return what of the data the store keeps."""
+        return self._secrecy.kept(ticket, data) if self._sealer is None else b""
 
     def _verdict(self, record: Record, now: Instant) -> policies.Verdict:
         return max((policy.judge(record, (), now) for policy in self.settings.policies), key=lambda v: v.action)
@@ -320,13 +396,25 @@ class SessionManager:
         visit.urgent, visit.urgent_required = (ending,), True
 
     def _ended(self, visit: Visit, record: Record) -> None:
+        if record.ended_because == MOVED:  # it lives on there; only a worker that was forgotten comes here
+            message = f"session {record.handle!r} was moved to another store; open that one, or both by a moving+ URL"
+            raise StoreError(message)
         visit.ended_because = record.ended_because
         event = facts.used_after_end(record, visit.arrived, self.client(visit.request))
         self._once(visit, event, 3600.0)
 
+    def _slept(self, visit: Visit, record: Record) -> None:
+        """Refuse a copy of a sealed cookie that lay unused for the idle timeout, though its session lives (D52)."""
+        visit.ended_because = "idle"
+        client = self.client(visit.request)
+        event = facts.about("session_use_after_expire", record, visit.arrived, client, because="idle", kind="copy")
+        self._once(visit, event, 3600.0)
+
     def _replayed(self, visit: Visit, record: Record, standing: TokenClass) -> None:
-        event = facts.reuse(record, visit.arrived, self.client(visit.request), standing.name.lower())
-        if standing is TokenClass.STRAGGLER or self.settings.on_theft == "note":
+        kind = standing.name.lower() if self._sealer is None else "older"
+        event = facts.reuse(record, visit.arrived, self.client(visit.request), kind)
+        # an older sealed token is what a browser holds whose answers came in another order: no evidence of theft
+        if standing is TokenClass.STRAGGLER or self.settings.on_theft == "note" or self._sealer is not None:
             return self._once(visit, event, 60.0)
         visit.ended_because = "theft"
         visit.urgent = (End(handle=record.handle, because="theft", events=(event,)),)
@@ -382,19 +470,41 @@ class SessionManager:
             return self.settle(session, visit.status, visit.headers)
         if current is None or current.ended_at is not None or visit.record is None:
             return self._dropped(visit, current)
+        if self._sealer is not None:
+            return self._settled_again(session, visit.record, current)
         if current.turn_proof != visit.record.turn_proof or current.used_at != visit.record.used_at:
             visit.standing = TokenClass.FORMER_GRACE if visit.login is None and visit.renew is None else visit.standing
         if visit.typed is not None:
             visit.data = typed.from_type(visit.typed.data)
             visit.typed = None
-        visit.data, visit.wrote = records.merged(visit.base, visit.data, current.data, unsure=unsure), True
-        visit.record, visit.base = current, current.data
+        theirs = self._opened(visit, current)
+        visit.data, visit.wrote = records.merged(visit.base, visit.data, theirs, unsure=unsure), True
+        visit.record, visit.base = current, theirs
         if self.settings.data is not None:
             try:
                 typed.to_type(visit.data, self.settings.data)
             except DataError as error:
-                visit.data = codec.decode(current.data)
+                visit.data = codec.decode(theirs)
                 return Outcome(reply=replies.conflict("conflict", f"a parallel request changed the session: {error}"))
+        return self.settle(session, visit.status, visit.headers)
+
+    def seen_again(self, session: Session, outcome: Outcome, stored: Record | None) -> Outcome:
+        """Return what becomes of a sealed write, given the stub as it is now: nothing, where it came too late."""
+        visit = session.visit
+        visit.unguarded = False
+        live = stored is not None and stored.ended_at is None
+        if live and visit.record is not None and stored is not None and stored.turn_proof == visit.record.turn_proof:
+            return outcome
+        return self.rebase(session, Conflict(stored, "version" if live else "gone"))
+
+    def _settled_again(self, session: Session, was: Record, current: Record) -> Outcome:
+        """Settle on the stub as it is now; where a monotonic key changed meanwhile, what was written is too old."""
+        visit = session.visit
+        if current.turn_proof != was.turn_proof:
+            visit.login = visit.renew = None
+            visit.data, visit.typed, visit.wrote, visit.reseal = codec.decode(visit.base), None, False, False
+            return Outcome(reply=replies.conflict("conflict", "A parallel request changed the session; try again."))
+        visit.record = replace(current, seen_at=min(current.seen_at, was.seen_at))
         return self.settle(session, visit.status, visit.headers)
 
     def _login_refused(self, visit: Visit, why: str) -> Outcome:
@@ -434,10 +544,10 @@ class SessionManager:
         visit = session.visit
         for change in outcome.changes:
             if isinstance(change, Update):
-                visit.record, visit.base = change.record, change.record.data
+                visit.record, visit.base = change.record, self._base_of(visit)
             elif isinstance(change, Insert | Replace):
                 visit.ticket, visit.standing = self._csrf_ticket(visit), TokenClass.CURRENT
-                visit.record, visit.base = change.record, change.record.data
+                visit.record, visit.base = change.record, self._base_of(visit)
                 visit.level = change.record.level
             elif isinstance(change, End) and visit.logout and visit.login is None:
                 visit.record = visit.presented = visit.ticket = None
@@ -446,6 +556,12 @@ class SessionManager:
         visit.logout = visit.end_others = ""
         visit.wrote = False
 
+    def _base_of(self, visit: Visit) -> bytes:
+        """Return the data that later writes build on."""
+        if self._sealer is None:
+            return visit.offered
+        return visit.base if visit.sent is None else visit.sent
+
     def edit(self, session: Session, change: Callable[[dict[str, Any]], V]) -> tuple[V, Update | None]:
         """Apply a change to the *stored* data, for one conditional commit of its own: for what must happen once."""
         visit = session.visit
@@ -453,19 +569,46 @@ class SessionManager:
         if record is None:
             visit.wrote = True
             return change(visit.data), None
-        stored = codec.decode(record.data)
+        if self._sealer is not None:
+            return self._edit_sealed(visit, record, change)
+        base = self._opened(visit, record)
+        stored = codec.decode(base)
         value = change(stored)
         data = codec.encode(stored)
-        if data == record.data:
+        if data == base:
             return value, None
-        return value, Update(record=replace(record, data=data, version=record.version + 1), was=record.version)
+        kept = self._settler.kept(visit, visit.ticket, data)
+        return value, Update(record=replace(record, data=kept, version=record.version + 1), was=record.version)
+
+    def _edit_sealed(
+        self, visit: Visit, record: Record, change: Callable[[dict[str, Any]], V]
+    ) -> tuple[V, Update | None]:
+        """Change what the cookie brought, and have every older cookie refused: so of all that present it, one wins."""
+        self.need_store("take and bump")
+        if visit.outcome is not None or visit.request.kind == "websocket" or visit.ticket is None:
+            message = "a sealed session is changed by a cookie, which only the start of a response can carry"
+            raise SettledError(message)
+        brought = codec.decode(visit.base)
+        value = change(brought)
+        if codec.encode(brought) == visit.base:
+            return value, None
+        visit.turned = tokens.turned(visit.ticket, self.entropy)
+        changed = records.turned(self._realm, record, visit.turned, self.now())
+        return value, Update(record=replace(changed, version=record.version + 1), was=record.version)
 
     def edited(self, session: Session, change: Callable[[dict[str, Any]], Any], update: Update) -> None:
         """Take note that an edit is stored: the handler's own data follows, its other changes stay unsaved."""
         visit = session.visit
         change(visit.data)
         visit.lent = True
-        visit.record, visit.base = update.record, update.record.data
+        if self._sealer is None:
+            visit.record, visit.base = update.record, visit.offered
+            return
+        brought = codec.decode(visit.base)
+        change(brought)
+        visit.record, visit.base = update.record, codec.encode(brought)
+        visit.ticket, visit.turned = visit.turned, None
+        visit.asked = visit.reseal = True
 
     def overtaken(self, session: Session, conflict: Conflict) -> bool:
         """Take in what is stored now; return whether the session still lives."""
@@ -473,20 +616,38 @@ class SessionManager:
         current = conflict.current
         if current is None or current.ended_at is not None:
             return False
-        visit.data, visit.wrote = records.merged(visit.base, visit.data, current.data, unsure=False), True
-        visit.record, visit.base = current, current.data
+        if self._sealer is not None:
+            same = visit.record is not None and visit.record.turn_proof == current.turn_proof
+            visit.record = current
+            return same
+        theirs = self._opened(visit, current)
+        visit.data, visit.wrote = records.merged(visit.base, visit.data, theirs, unsure=False), True
+        visit.record, visit.base = current, theirs
         return True
 
-    def over(self, record: Record | None, floor: Instant = 0.0) -> str | None:
-        """Return why an open connection's session is over, given its record as it is stored now; None: it lives."""
+    def _opened(self, visit: Visit, record: Record) -> bytes:
+        """Return the encoded data of this visit's record, as it is stored now."""
+        if visit.ticket is None:
+            raise AssertionError  # a believed record has its ticket
+        return self._secrecy.read(visit.ticket, record.data)
+
+    def over(self, record: Record | None, floor: Instant = 0.0, opened: Record | None = None) -> str | None:
+        """Return why an open connection's session is over, given its record as it is stored now; None: it lives.
+
+        `opened` is the record that it was opened with: all there is, where sealed tokens have no store.
+        """
+        if self._alone:
+            record = opened
         if record is None:
             return "unknown"
         if record.ended_at is not None:
             return record.ended_because
         return self._over(record, self.now(), floor)
 
-    def ends_at(self, record: Record | None) -> Instant:
-        """Return the moment at which a record is over by its clocks and policies, if nobody comes before."""
+    def ends_at(self, record: Record | None, opened: Record | None = None) -> Instant:
+        """Return the moment at which a record is over by its clocks and policies, untouched; see `over`."""
+        if self._alone:
+            record = opened
         if record is None:
             return 0.0
         own = (policy.expires_at(record) for policy in self.settings.policies)
@@ -515,6 +676,12 @@ class SessionManager:
             "or the session's CSRF token. Test clients: headers={'Sec-Fetch-Site': 'same-origin'}."
         )
         raise Refusal(replies.forbidden("csrf", sentence), "login without same-origin evidence")
+
+    def need_store(self, act: str) -> None:
+        """Raise ConfigError for what sealed tokens without a store cannot do."""
+        if self._alone:
+            message = f"{act} cannot be done by sealed tokens alone: name a store, and drop unsafe_irrevocable"
+            raise ConfigError(message)
 
     def carried(self, data: dict[str, Any], carry: Carry | None) -> dict[str, Any]:
         """Return the named keys; a validator may refuse a value, reserved keys never move."""
@@ -557,3 +724,10 @@ class SessionManager:
         """Count noise: what anybody can cause is never written as it comes (H4)."""
         address = self._clients.address(request)
         self.noise.count(kind, address, self.now(), method=request.method, path=request.path)
+
+
+def _sealer_of(settings: Settings, realm: str) -> Sealer | None:
+    if settings.sealed is None:
+        return None
+    joined = settings.comma_joined
+    return Sealer(settings.sealed, realm, settings.cookie, settings.canonical_origin, comma_joined=joined)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -18,8 +18,10 @@ Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 Because: TypeAlias = Literal[
     "logout", "idle", "absolute", "limit", "operator", "owner", "theft", "superseded", "replaced",
-    "factor_change", "account_disabled", "epoch", "policy", "sso_logout", "caep", "key_rotation",
+    "factor_change", "account_disabled", "epoch", "policy", "sso_logout", "caep", "key_rotation", "moved",
 ]  # fmt: skip
+MOVED: Final = "moved"
+"""Why a session ended in a store from which it was moved to another: it lives on there."""
 
 
 class Level(IntEnum):
@@ -68,12 +70,40 @@ class Client(msgspec.Struct, frozen=True, gc=False):
     agent: str | None = None
 
 
+class Held(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What a sealed token holds: its secrets, the data, and the record as it was when it was sealed.
+
+    Its order is the format: new fields go to the end, with a default.
+    """
+
+    family: bytes
+    turn: bytes
+    data: bytes
+    seen_at: Instant
+    created_at: Instant
+    expires_at: Instant
+    idle_for: float | None
+    subject: str | None
+    authenticated_at: Instant | None
+    methods: tuple[str, ...]
+    level: int
+    persistent: bool
+    client: Client | None = None
+
+    def __repr__(self) -> str:
+        """Show what a log may show: no secret, no value."""
+        return f"Held(subject={self.subject!r}, {len(self.data)} bytes)"
+
+    __str__ = __repr__
+
+
 class Ticket(msgspec.Struct, frozen=True, gc=False):
-    """A parsed, not yet believed token. Its secrets have no repr."""
+    """A parsed, not yet believed token; what it holds, if it is sealed. Its secrets have no repr."""
 
     handle: Handle
     family: bytes
     turn: bytes
+    held: Held | None = None
 
     def __repr__(self) -> str:
         """Show the public handle only."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec.structs import replace
@@ -75,6 +76,43 @@ def renewed(realm: bytes, record: Record, ticket: Ticket, nonce: bytes, now: Ins
     return changed, following
 
 
+def turned(realm: bytes, record: Record, ticket: Ticket, now: Instant) -> Record:
+    """Return the record with the ticket's turn as the only one that opens it: every older token is stale at once."""
+    return replace(
+        record,
+        turn_proof=tokens.turn_proof(realm, ticket.handle, ticket.family, ticket.turn),
+        used_at=now,
+        former_proof=None,
+        nonce=None,
+        handed_at=now,
+    )
+
+
+def held(realm: str, ticket: Ticket, seen_at: Instant) -> Record | None:
+    """Return the record that a sealed ticket brought itself, without its data; None, for a ticket that brought none."""
+    brought = ticket.held
+    if brought is None:
+        return None
+    return Record(
+        realm=realm,
+        handle=ticket.handle,
+        family_proof=tokens.family_proof(realm.encode(), ticket.handle, ticket.family),
+        turn_proof=None,
+        used_at=brought.created_at,
+        handed_at=brought.seen_at,
+        created_at=brought.created_at,
+        seen_at=seen_at,
+        idle_for=brought.idle_for,
+        expires_at=brought.expires_at,
+        subject=brought.subject,
+        authenticated_at=brought.authenticated_at,
+        methods=brought.methods,
+        level=brought.level,
+        persistent=brought.persistent,
+        client=brought.client,
+    )
+
+
 def lasting(record: Record, wish: Lasting, clocks: Timeouts) -> Record:
     """Return the record with the handler's wish: anyone may shorten, only policy lengthens (its longest clocks)."""
     start = record.authenticated_at or record.created_at
@@ -95,6 +133,12 @@ def lapsed(record: Record, clocks: Timeouts, now: Instant) -> bool:
         return False
     idle_over = clocks.idle is not None and now >= record.seen_at + clocks.idle
     return idle_over or now >= record.authenticated_at + clocks.absolute
+
+
+def differ(base: bytes, data: dict[str, Any], keys: Iterable[str]) -> bool:
+    """Tell whether one of the keys has another value than in `base`, or is there or gone."""
+    before = codec.decode(base)
+    return any(not _same(before, data, key) for key in keys)
 
 
 def merged(base: bytes, mine: dict[str, Any], theirs: bytes, *, unsure: bool) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Visit(msgspec.Struct, eq=False):
     due: bool = False  # a policy wants the secret renewed
     origin_proved: bool = True
     ended_because: str | None = None
-    base: bytes = b""
+    base: bytes = b""  # the data as it was loaded, encoded and never sealed
     data: dict[str, Any] = {}  # a Struct makes a new one for each visit
 
     # what the handler asked for
@@ -104,7 +104,15 @@ class Visit(msgspec.Struct, eq=False):
     status: int = 0
     headers: Headers = ()
     dropped: str = ""
+    offered: bytes = b""  # the data as it was last put into a change, encoded and not yet sealed
     outcome: Outcome | None = None
+
+    # sealed tokens
+    reads_only: bool = False  # the store is away: what came in the cookie may be read, nothing may be done
+    reseal: bool = False  # the cookie that was presented no longer says what is true
+    turned: Ticket | None = None  # a monotonic key is about to change: the ticket that will open the session then
+    sent: bytes | None = None  # the data in the cookie that goes out
+    unguarded: bool = False  # no primary change goes with it, that would be refused were the session over
 
     def __repr__(self) -> str:
         """Show no secret."""
@@ -122,6 +130,10 @@ class Counter(Protocol):
 
     def allow_login(self, visit: Visit) -> None:
         """Raise Refusal where this request may not log anybody in (login CSRF)."""
+        ...
+
+    def need_store(self, act: str) -> None:
+        """Raise ConfigError for what cannot be done without a store."""
         ...
 
     def carried(self, data: dict[str, Any], carry: Carry | None) -> dict[str, Any]:
@@ -277,6 +289,8 @@ class Session(MutableMapping[str, Any]):
     def logout(self, *, everywhere: bool = False) -> None:
         """End this session, or with `everywhere` all of the subject's; committed whatever becomes of the response."""
         visit = self._looked()
+        if everywhere:
+            visit.counter.need_store("logout(everywhere=True)")
         visit.asked = visit.wrote = True
         visit.logout = "everywhere" if everywhere or visit.logout == "everywhere" else "here"
         visit.login = visit.renew = visit.planned = visit.typed = visit.lasting = None
@@ -300,6 +314,7 @@ class Session(MutableMapping[str, Any]):
     def end_others(self, because: Because = "owner") -> None:
         """End the subject's other sessions, in the same commit as whatever else this request does."""
         visit = self._before_start("end_others")
+        visit.counter.need_store("end_others()")
         visit.asked = True
         visit.end_others = because
 

@@ -14,6 +14,7 @@ from .csrf import check_origin
 from .errors import ConfigError, DataError
 from .model import Limit
 from .policies import Policy, SessionLimit, Timeouts, timeouts
+from .sealed import Sealed, canonical
 from .session import RESERVED, All, Carry
 
 LOCAL = ("localhost", "127.0.0.1", "[::1]", "testserver", "testserver.local")
@@ -34,6 +35,7 @@ class Keywords(TypedDict, total=False):
     limit: SessionLimit | int | None
     carry: Carry
     data: type[Any] | None
+    secrecy: bool
     trusted_proxies: Iterable[str]
     allow_insecure_http: bool
     same_site: SameSite
@@ -47,7 +49,9 @@ class Keywords(TypedDict, total=False):
     passive: Collection[str]
     on_theft: Literal["end", "note"]
     store_down: Literal["refuse", "anonymous"]
+    generation: str | None
     login_url: str | None
+    sealed: Sealed | None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
       missing_headers: what an unsafe request with neither Sec-Fetch-Site nor Origin may do.
     - timeouts: `timeouts(...)` or a preset's name. limit: live sessions a subject may have. policies: your own rules.
     - carry: keys of an anonymous session that move into a login. data: the type of the session's data.
+    - secrecy: data lies in the store encrypted; only the session's own cookie opens it (docs/why/keys.md).
     - trusted_proxies: whose X-Forwarded-For is believed. comma_joined: the server joins split Cookie headers by commas
       (gunicorn behind some HTTP/2 proxies); the price: a sibling host can then plant a cookie of our name.
     - allow_insecure_http: plain http, on localhost only, under another cookie name.
@@ -67,7 +72,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     - exclude: path prefixes without sessions. fresh: path prefixes whose sessions never come from a near copy.
       passive: exact paths whose requests are no activity.
     - on_theft: what a replayed old token does. store_down: what happens to requests while the store is away.
+    - generation: the store's, as `coatcheck restored` prints it: with any other (emptied, restored, another store), all
+      tokens are refused.
     - login_url: where browsers are sent to log in.
+    - sealed: the session lies encrypted in its own cookie, see `Sealed`; None: behind the counter, in the store.
     """
 
     name: str = "__Host-coat"
@@ -82,6 +90,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limit: SessionLimit | int | None = None
     carry: Carry = ()
     data: type[Any] | None = None
+    secrecy: bool = False
     trusted_proxies: Iterable[str] = ()
     allow_insecure_http: bool = False
     same_site: SameSite = "Lax"
@@ -95,7 +104,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     passive: Collection[str] = ()
     on_theft: Literal["end", "note"] = "end"
     store_down: Literal["refuse", "anonymous"] = "refuse"
+    generation: str | None = None
     login_url: str | None = None
+    sealed: Sealed | None = None
 
     @property
     def clocks(self) -> Timeouts:
@@ -128,6 +139,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         limit.check()
         return Limit(limit.most, refuse=limit.on_limit == "refuse")
 
+    @property
+    def canonical_origin(self) -> str:
+        """The origin that sealed tokens are bound to."""
+        return canonical([check_origin(origin) for origin in self.origins])
+
     def check(self) -> None:
         """Raise ConfigError for the first thing that is wrong."""
         for problem in self._problems():
@@ -153,6 +169,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 yield f"paths start with / (found {path!r})"
         if self.data is not None:
             yield from _untyped(self.data)
+        if self.sealed is not None:
+            yield from self._ill_sealed(self.sealed)
+
+    def _ill_sealed(self, sealed: Sealed) -> Iterable[str]:
+        yield from sealed.problems()
+        if self.secrecy:
+            yield "sealed sessions keep no data in the store, so secrecy has nothing to seal there; drop one of them"
+        if len(self.origins) > 1 and not isinstance(self.origins, Sequence):
+            yield "with sealed tokens origins is a list that keeps its order: the first one is sealed into each"
+        if self.limit is not None and sealed.unsafe_irrevocable:
+            yield "a session limit needs a store that counts, and unsafe_irrevocable says that there is none"
 
 
 _LISTS = ("origins", "trusted_origins", "csrf_exempt", "exclude", "fresh", "passive", "carry", "trusted_proxies")

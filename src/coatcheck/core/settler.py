@@ -22,7 +22,6 @@ from .model import (
     Headers,
     Insert,
     Instant,
-    Limit,
     Outcome,
     Record,
     Replace,
@@ -32,6 +31,8 @@ from .model import (
     Update,
 )
 from .policies import Timeouts
+from .sealed import Sealer
+from .secrecy import Secrecy
 from .session import Visit
 from .settings import Settings
 from .tokens import TokenClass
@@ -41,6 +42,7 @@ _THEFT = (TokenClass.STRAGGLER, TokenClass.LATE, TokenClass.STALE)
 _CURRENT = TokenClass.CURRENT
 _NOTHING = Outcome()
 _COOKIE = ("Cookie",)
+_TOO_LATE = "written after the response started, when no cookie could be sent any more"
 _LOOKED = Outcome(vary=_COOKIE)
 
 
@@ -59,17 +61,19 @@ class Settler:
         "_realm",
         "_realm_bytes",
         "_renew",
+        "_sealer",
         "_settings",
         "_touch_every",
         "_untouched",
+        "secrecy",
     )
 
     def __init__(
         self,
         settings: Settings,
         clocks: Timeouts,
-        limit: Limit | None,
         cookie: CookieWriter,
+        sealer: Sealer | None,
         *,
         realm: str,
         now: Callable[[], Instant],
@@ -79,12 +83,14 @@ class Settler:
         """Take what the manager checked."""
         self._settings = settings
         self._clocks = clocks
-        self._limit = limit
+        self._limit = settings.most
         self._cookie = cookie
+        self._sealer = sealer
         self._realm = realm
         self._realm_bytes = realm.encode()
         self._now = now
         self._entropy = entropy
+        self.secrecy = Secrecy(self._realm_bytes, entropy, on=settings.secrecy)
         self._client = client
         self._passive = frozenset(settings.passive)
         self._touch_every = clocks.touch_every
@@ -113,10 +119,12 @@ class Settler:
         ):
             return _LOOKED if visit.consulted else _NOTHING
         failed = status >= 500 and not visit.kept
-        if visit.logout:
+        if visit.reads_only:
+            outcome = self._settle_reads_only(visit)
+        elif visit.logout:
             outcome = self._settle_logout(visit, failed)
         elif failed:
-            outcome = self._settle_read(visit)
+            outcome = self._settle_read(visit) if record is None else self._settle_failed(visit, record)
         elif visit.login is not None:
             outcome = self._settle_login(visit, ())
         elif visit.renew is not None:
@@ -144,10 +152,10 @@ class Settler:
         if not visit.consulted or visit.logout:
             return _NOTHING
         data = self._encoded(visit)
-        if data is visit.base or data == visit.base:
+        if data is visit.base or data == (visit.base if visit.sent is None else visit.sent):
             return _NOTHING
-        if visit.record is None:
-            visit.dropped = "written after the response started, when no cookie could be sent any more"
+        if visit.record is None or self._sealer is not None:
+            visit.dropped = visit.dropped or _TOO_LATE
             return _NOTHING
         return self._updated(visit, visit.record, data)
 
@@ -166,11 +174,10 @@ class Settler:
         if visit.request.kind == "websocket":
             cookies: tuple[bytes, ...] = ()
         elif not failed and visit.data:
-            made, cookie = self._anonymous(visit, now)
+            made, cookies = self._anonymous(visit, now)
             changes.append(made)
-            cookies = (cookie,)
         else:
-            cookies = () if visit.bare else (self._cookie.clear(),)
+            cookies = () if visit.bare else self._cleared(visit)
         return Outcome(changes=tuple(changes), durable=True, required=True, cookies=cookies)
 
     def _settle_login(self, visit: Visit, before: list[Change] | tuple[()]) -> Outcome:
@@ -178,11 +185,13 @@ class Settler:
         if login is None:
             raise AssertionError  # settle asked
         now, client = self._now(), self._client(visit.request)
-        data = self._encoded(visit)
+        data = self.kept(visit, login.ticket, self._encoded(visit))
         record = records.made(self._realm, login.ticket, login, self._clocks, now, client, data)
         record = replace(record, authenticated_at=visit.arrived)
         if visit.lasting is not None:
             record = records.lasting(record, visit.lasting, self._clocks)
+        cookies = self._handed(visit, record, login.ticket, now)
+        record = self._kept(record)
         old = visit.record or visit.presented
         events = facts.created(record, now, old)
         changes: list[Change] = list(before)
@@ -196,12 +205,7 @@ class Settler:
             changes.append(self._others(record, visit.end_others))
         for policy in self._settings.policies:
             changes.extend(policy.on_login(record))
-        return Outcome(
-            changes=tuple(changes),
-            durable=True,
-            required=True,
-            cookies=(self._handed(record, login.ticket, now),),
-        )
+        return Outcome(changes=tuple(changes), durable=True, required=True, cookies=cookies)
 
     def _is_step_up(self, visit: Visit, old: Record, subject: str) -> bool:
         """Tell whether a login is the same subject's, in a session that it was let into: then a revocation beats it.
@@ -214,7 +218,7 @@ class Settler:
         """Order the two halves of a login: an authenticated old session ends first, an anonymous one last."""
         if old is None or (old.ended_at is not None and old.ended_because != "replaced"):
             return [insert]
-        why = "theft" if visit.presented_as in _THEFT else "superseded"
+        why = "theft" if visit.presented_as in _THEFT and self._sealer is None else "superseded"
         event = facts.about("session_expired", old, now, self._client(visit.request), reason=why)
         ending = End(handle=old.handle, because=why, events=(event,))
         return [insert, ending] if old.subject is None else [ending, insert]
@@ -227,16 +231,17 @@ class Settler:
         if visit.standing == TokenClass.FORMER_GRACE:
             again = replace(replies.UNAVAILABLE, body=b"Your session was just renewed; please try again.\n")
             return Outcome(reply=again)
-        record = replace(records.succeeded(self._realm, old, ticket, now), data=self._encoded(visit))
+        data = self.kept(visit, ticket, self._encoded(visit))
+        record = replace(records.succeeded(self._realm, old, ticket, now), data=data)
         if visit.lasting is not None:
             record = records.lasting(record, visit.lasting, self._clocks)
+        cookies = self._handed(visit, record, ticket, now)
+        record = self._kept(record)
         event = facts.about("session_renewed", record, now, self._client(visit.request), instead_of=old.handle)
         changes: list[Change] = [Replace(record=record, old=old.handle, was=old.version, events=(event,))]
         if visit.end_others and record.subject is not None:
             changes.append(self._others(record, visit.end_others))
-        return Outcome(
-            changes=tuple(changes), durable=True, required=True, cookies=(self._handed(record, ticket, now),)
-        )
+        return Outcome(changes=tuple(changes), durable=True, required=True, cookies=cookies)
 
     def _settle_new(self, visit: Visit) -> Outcome:
         if not visit.data and not visit.wanted and visit.typed is None:
@@ -250,8 +255,8 @@ class Settler:
                     "counts (log in, or call logout() to take it away), or another site caused the request"
                 )
             return _NOTHING
-        made, cookie = self._anonymous(visit, self._now())
-        return Outcome(changes=(made,), required=True, cookies=(cookie,))
+        made, cookies = self._anonymous(visit, self._now())
+        return Outcome(changes=(made,), required=True, cookies=cookies)
 
     def _may_hand_out(self, visit: Visit) -> bool:
         """Tell whether a new anonymous session may be handed out (H3): never over a cookie that may be there."""
@@ -265,19 +270,22 @@ class Settler:
         top = request.header(b"sec-fetch-mode") == b"navigate" and request.header(b"sec-fetch-dest") == b"document"
         return request.method == "GET" and top and self._settings.same_site == "Lax"
 
-    def _anonymous(self, visit: Visit, now: Instant) -> tuple[Insert, bytes]:
+    def _anonymous(self, visit: Visit, now: Instant) -> tuple[Insert, tuple[bytes, ...]]:
         ticket = visit.planned = visit.planned or tokens.mint(self._entropy)
-        data, client = self._encoded(visit), self._client(visit.request)
+        data, client = self.kept(visit, ticket, self._encoded(visit)), self._client(visit.request)
         record = records.made(self._realm, ticket, None, self._clocks, now, client, data)
         if visit.lasting is not None:
             record = records.lasting(record, visit.lasting, self._clocks)
-        return Insert(record=record, events=facts.created(record, now, None)), self._handed(record, ticket, now)
+        cookies = self._handed(visit, record, ticket, now)
+        return Insert(record=self._kept(record), events=facts.created(record, now, None)), cookies
 
     def _settle_known(self, visit: Visit, record: Record) -> Outcome:
+        if self._sealer is not None:
+            return self._settle_sealed(visit, record, self._sealer)
         data = self._encoded(visit) if visit.consulted else visit.base
         changed = record if visit.lasting is None else records.lasting(record, visit.lasting, self._clocks)
         if self._renewal_due(visit, record):
-            return self._settle_renewal(visit, record, replace(changed, data=data), self._now())
+            return self._settle_renewal(visit, changed, data, self._now())
         cookies = self._handed_again(visit, record) if visit.standing == TokenClass.FORMER_OPEN else ()
         wrote = (data is not visit.base and data != visit.base) or changed is not record
         # two things ride on a primary change, even where nothing was written: a session that ended meanwhile ends
@@ -294,29 +302,96 @@ class Settler:
     def _updated(self, visit: Visit, record: Record, data: bytes, *, required: bool = True) -> Outcome:
         was = record.version
         seen_at = record.seen_at if visit.request.path in self._passive else max(record.seen_at, self._now())
-        written = replace(record, data=data, seen_at=seen_at, version=was + 1)
+        kept = self.kept(visit, visit.ticket, data)
+        written = replace(record, data=kept, seen_at=seen_at, version=was + 1)
         vary = _COOKIE if visit.consulted else ()
         return Outcome(changes=(Update(record=written, was=was),), required=required, vary=vary)
 
+    def _settle_sealed(self, visit: Visit, record: Record, sealer: Sealer) -> Outcome:
+        """Settle what travels in the cookie: a write goes there alone, unless it must refuse every older cookie."""
+        data = self._encoded(visit) if visit.consulted else visit.base
+        wrote = data is not visit.base and data != visit.base
+        changed, ticket = record, visit.ticket
+        if ticket is None:
+            raise AssertionError  # a believed record has its ticket
+        if visit.lasting is not None:
+            changed = records.lasting(changed, visit.lasting, self._clocks)
+        socket = visit.request.kind == "websocket"
+        if wrote and not socket and sealer.monotonic and records.differ(visit.base, visit.data, sealer.monotonic):
+            ticket = tokens.turned(ticket, self._entropy)
+            changed = records.turned(self._realm_bytes, changed, ticket, self._now())
+        if changed is record and not visit.end_others and not wrote and not visit.reseal:
+            return self._settle_read(visit)
+        if wrote and socket:
+            visit.dropped = "written by a websocket, which cannot be given the cookie that would hold it"
+        primary = changed is not record or bool(visit.end_others)
+        changes = self._updated(visit, changed, b"").changes if primary else self._touches(visit)
+        if visit.end_others and record.subject is not None:
+            changes = (*changes, self._others(record, visit.end_others))
+        cookies = () if socket else self._resealed(visit, changed, ticket, data)
+        if not (socket or primary):  # nothing can overtake it that would have it settled again
+            visit.base, visit.wrote, visit.unguarded = data, False, not sealer.alone
+        return Outcome(
+            changes=changes,
+            durable=primary,
+            required=primary or (wrote and not socket),
+            cookies=cookies,
+            vary=_COOKIE if visit.consulted else (),
+        )
+
+    def _settle_failed(self, visit: Visit, record: Record) -> Outcome:
+        """Settle a 5xx: activity counts, and a sealed cookie that is refused from now on must be replaced."""
+        outcome = self._settle_read(visit)
+        ticket = visit.ticket
+        if self._sealer is None or not visit.reseal or ticket is None:
+            return outcome
+        return replace(outcome, cookies=self._resealed(visit, record, ticket, visit.base))
+
+    def _settle_reads_only(self, visit: Visit) -> Outcome:
+        """Settle while the store is away: what was only read goes out, everything else must wait."""
+        acted = visit.logout or visit.login or visit.renew or visit.end_others or visit.lasting or visit.wanted
+        if acted or self._encoded(visit) != visit.base:
+            return Outcome(reply=replies.UNAVAILABLE)
+        return _NOTHING
+
+    def _resealed(self, visit: Visit, record: Record, ticket: Ticket, data: bytes) -> tuple[bytes, ...]:
+        now = self._now()
+        seen_at = record.seen_at if visit.request.path in self._passive else max(record.seen_at, now)
+        return self._handed(visit, replace(record, data=data, seen_at=seen_at), ticket, now)
+
     def _settle_read(self, visit: Visit) -> Outcome:
-        """Note activity, at most once per `touch_every`, less a part that is the session's own (no stampedes)."""
+        """Note activity; for a sealed token also in its small cookie."""
+        touches, record = self._touches(visit), visit.record
+        if not touches:
+            return _NOTHING
+        if self._sealer is None or record is None or visit.request.kind != "http" or not _is_private(visit.headers):
+            return Outcome(changes=touches)
+        age = record.expires_at - visit.arrived if record.persistent else None
+        return Outcome(changes=touches, cookies=(self._sealer.write_seen(record.handle, visit.arrived, age),))
+
+    def _touches(self, visit: Visit) -> tuple[Change, ...]:
+        """Return the activity to note, at most once per `touch_every`, less a part that is the session's own.
+
+        That part keeps sessions that began together from being touched together (no stampedes).
+        """
         record = visit.record
         if record is None or visit.request.path in self._passive:
-            return _NOTHING
+            return ()
         now = visit.arrived
         if now - record.seen_at < self._touch_every * (1.0 - record.family_proof[0] / 1024.0):
-            return _NOTHING
-        return Outcome(changes=(Touch(handle=record.handle, seen_at=now),))
+            return ()
+        return (Touch(handle=record.handle, seen_at=now),)
 
     def _renewal_due(self, visit: Visit, record: Record) -> bool:
         if record.used_at is None or visit.standing != TokenClass.CURRENT:
             return False
         return (visit.due or visit.arrived >= record.used_at + self._renew) and self._carries_cookie(visit)
 
-    def _settle_renewal(self, visit: Visit, record: Record, changed: Record, now: Instant) -> Outcome:
+    def _settle_renewal(self, visit: Visit, record: Record, data: bytes, now: Instant) -> Outcome:
         ticket = visit.ticket
         if ticket is None:
             raise AssertionError  # a believed record has its ticket
+        changed = replace(record, data=self.kept(visit, ticket, data))
         renewed, following = records.renewed(self._realm_bytes, changed, ticket, self._entropy(32), now)
         seen_at = record.seen_at if visit.request.path in self._passive else max(record.seen_at, now)
         renewed = replace(renewed, seen_at=seen_at, version=record.version + 1)
@@ -327,8 +402,8 @@ class Settler:
         return Outcome(
             changes=tuple(changes),
             durable=True,
-            required=renewed.data != visit.base or len(changes) > 1 or visit.lasting is not None,
-            cookies=(self._handed(renewed, following, now),),
+            required=data != visit.base or len(changes) > 1 or visit.lasting is not None,
+            cookies=self._handed(visit, renewed, following, now),
         )
 
     def _handed_again(self, visit: Visit, record: Record) -> tuple[bytes, ...]:
@@ -339,7 +414,7 @@ class Settler:
         if visit.arrived < record.handed_at + self._renew or not self._carries_cookie(visit):
             return ()
         following = Ticket(ticket.handle, ticket.family, tokens.next_turn(record.nonce, ticket))
-        return (self._handed(record, following, self._now()),)
+        return self._handed(visit, record, following, self._now())
 
     def _carries_cookie(self, visit: Visit) -> bool:
         """Tell whether this response may carry a renewed secret: private, final, and read by the browser that asked."""
@@ -347,19 +422,33 @@ class Settler:
             return False
         if visit.status < 200 or visit.status in _SKIP_RENEWAL or visit.status >= 500:
             return False
-        for name, value in visit.headers:
-            if name.lower() == b"cache-control":
-                words = value.lower()
-                if b"public" in words or b"s-maxage" in words or b"immutable" in words:
-                    return False
-        return True
+        return _is_private(visit.headers)
 
-    def _handed(self, record: Record, ticket: Ticket, now: Instant) -> bytes:
+    def _handed(self, visit: Visit, record: Record, ticket: Ticket, now: Instant) -> tuple[bytes, ...]:
         age = record.expires_at - now if record.persistent else None
-        return self._cookie.write(tokens.value_of(ticket), age)
+        if self._sealer is None:
+            return (self._cookie.write(tokens.value_of(ticket), age),)
+        visit.sent = record.data
+        return self._sealer.write(ticket, record, age, visit.request)
+
+    def _cleared(self, visit: Visit) -> tuple[bytes, ...]:
+        if self._sealer is None:
+            return (self._cookie.clear(),)
+        return self._sealer.clear(visit.request)
+
+    def _kept(self, record: Record) -> Record:
+        """Return what of a record the store keeps: without its data, where that travels in the cookie."""
+        return record if self._sealer is None else replace(record, data=b"")
 
     def _others(self, record: Record, because: str) -> EndOthers:
         return EndOthers(realm=self._realm, subject=record.subject or "", keep=(record.handle,), because=because)
+
+    def kept(self, visit: Visit, ticket: Ticket | None, data: bytes) -> bytes:
+        """Return the encoded data as a store may have it: every change that holds data gets it from here."""
+        if ticket is None:
+            raise AssertionError  # a believed record has its ticket
+        visit.offered = data
+        return self.secrecy.kept(ticket, data)
 
     def _encoded(self, visit: Visit) -> bytes:
         if visit.typed is None:
@@ -371,3 +460,13 @@ class Settler:
         raw = codec.encode(visit.data)
         # an untouched default is no write: compare like with like
         return visit.base if raw == self._untouched and not visit.base else raw
+
+
+def _is_private(headers: Headers) -> bool:
+    """Tell whether a response is for the browser that asked only, as far as its Cache-Control says."""
+    for name, value in headers:
+        if name.lower() == b"cache-control":
+            words = value.lower()
+            if b"public" in words or b"s-maxage" in words or b"immutable" in words:
+                return False
+    return True

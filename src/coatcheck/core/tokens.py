@@ -101,6 +101,11 @@ def next_turn(nonce: bytes, ticket: Ticket) -> bytes:
     return b2a_base64(hmac.digest(nonce, message, "sha256")[:18], newline=False).translate(_URLSAFE)
 
 
+def turned(ticket: Ticket, entropy: Entropy) -> Ticket:
+    """Return the ticket with another turn, derived from nothing."""
+    return Ticket(ticket.handle, ticket.family, b2a_base64(entropy(18), newline=False).translate(_URLSAFE))
+
+
 def csrf_key(realm: bytes, family: bytes) -> bytes:
     """Return the session's key for CSRF tokens; it survives renewals and dies at login."""
     return hmac.digest(family, b"coatcheck/csrf/1\0" + realm, "sha256")

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from math import inf
 from time import monotonic, sleep, time
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from ..core import facts, replies
 from ..core.cookies import dress
@@ -43,6 +43,9 @@ from ..core.model import (
 from ..core.session import Session
 from .journal import log_events, logger
 
+if TYPE_CHECKING:
+    from .keys import Keys
+
 V = TypeVar("V")
 
 COMMIT_DEADLINE = 2.0
@@ -51,11 +54,18 @@ EPOCHS_EVERY, EPOCHS_STALE = 1.0, 5.0
 """Seconds, forward or back, between looks at the epochs; without a good one for EPOCHS_STALE, tokens are refused."""
 MOST_SKEW, SKEW_SAID = 30.0, 2.0
 """Seconds between our clock and the store's: refused above the first, said above the second."""
+QUIET_SAID = 3600.0
+"""Seconds without any event before the start after which it is said that the store may have been restored."""
 PURGE_ROWS = 100
 
 _LOST = (
     "set a Secure cookie over http: most clients drop it, so every request is a new visitor; use https "
     "(test clients: base_url='https://testserver') or allow_insecure_http=True"
+)
+
+_QUIET = (
+    "the newest event of the session store is %.0f h old; if it was restored from a backup, logouts since then are "
+    "undone: run `coatcheck restored`"
 )
 
 
@@ -131,10 +141,21 @@ class Exchange:
     It keeps nothing of a request; what belongs to one travels in its session's visit.
     """
 
-    def __init__(self, manager: SessionManager, store: Store, make: Callable[..., Session] = Session) -> None:
-        """Join a manager and a store; `make` builds the sessions (a framework's face). Opens nothing."""
+    def __init__(
+        self,
+        manager: SessionManager,
+        store: Store,
+        make: Callable[..., Session] = Session,
+        keys: Keys | None = None,
+    ) -> None:
+        """Join a manager and a store; `make` builds the sessions (a framework's face). Opens nothing.
+
+        `keys`: what holds the ring that the manager uses; requests have it look, once a minute, whether keys rotated.
+        """
+        manager.check_store(store)
         self.manager = manager
         self.store = store
+        self._keys = keys
         self._glance: Callable[[Handle], Record | None] | None = getattr(store, "glance", None)
         self._make = make
         self._floor: Instant = 0.0
@@ -148,11 +169,13 @@ class Exchange:
     def begin(self, request: Request) -> Session | Reply:
         """Return the session of a request, or the answer that goes out in the handler's place."""
         manager = self.manager
-        ticket = manager.identify(request)
-        if isinstance(ticket, Reply):
-            return ticket
         record = None
         try:
+            if self._keys is not None:
+                self._keys.look()
+            ticket = manager.identify(request)
+            if isinstance(ticket, Reply):
+                return ticket
             if isinstance(ticket, Ticket):
                 if abs(manager.now() - self._epochs_at) >= EPOCHS_EVERY:
                     self._look_at_epochs()
@@ -201,7 +224,12 @@ class Exchange:
         """
         visit = session.visit
         if visit.outcome is None:
-            outcome = self.manager.settle(session, status, headers)
+            try:
+                outcome = self.manager.settle(session, status, headers)
+            except StoreError as error:  # the keys of a sealed token are out of reach
+                outcome = self._failed(Outcome(required=True), error)
+            if visit.unguarded:
+                outcome = self._seen_again(session, outcome)
             if outcome.changes:
                 outcome = self._commit(session, outcome)
             visit.outcome = outcome
@@ -249,7 +277,7 @@ class Exchange:
         If the session ended meanwhile nothing is written, and `session.ended_because` says why.
         """
         visit = session.visit
-        if visit.record is None or visit.login is not None or visit.renew is not None:
+        if visit.record is None or visit.login is not None or visit.renew is not None or self.manager.settings.sealed:
             message = "saving this session needs a cookie, which only the start of a response can carry"
             raise SettledError(message)
         saved = self.manager.late(session)
@@ -300,7 +328,7 @@ class Exchange:
         except StoreError as error:
             logger.warning("session store: %s", error)
             return None, None
-        return self.manager.over(stored, floor), self.manager.ends_at(stored)
+        return self.manager.over(stored, floor, record), self.manager.ends_at(stored, record)
 
     def floor(self) -> Instant:
         """Return the moment before which sessions no longer count, as it was within the last second."""
@@ -332,9 +360,15 @@ class Exchange:
             raise StoreError(message)
         if skew > SKEW_SAID:
             logger.warning("the store's clock and this process's differ by %.1f s; timeouts are off by as much", skew)
+        problem = self.manager.estranged(epochs)
+        if problem is not None:
+            raise StoreError(problem)
         if self._generation not in (None, epochs.generation):
             logger.critical("the store was emptied or restored: every session begun before now is refused")
             self._floor = now
+            self._try(os.urandom(16), (RaiseEpoch(scope="*", before=now),), durable=True)
+        if self._generation is None:
+            self._look_back(epochs.store_now)
         self._generation = epochs.generation
         if self.manager.salt not in (b"", epochs.salt):
             message = "the store's shard key changed: sessions of one subject would lie in two shards; restore the key"
@@ -345,11 +379,21 @@ class Exchange:
         self._floor = max(self._floor, scopes.get("*", 0.0), scopes.get("realm:" + self.manager.realm, 0.0))
         self._epochs_at = now
 
+    def _look_back(self, now: Instant) -> None:
+        """Say at start that nothing was written for long: a store that came back from a backup looks like that."""
+        store = self.store
+        if not isinstance(store, AuditedStore) or not self._salted:
+            return
+        try:
+            newest = store.events(EventQuery(noise=False, limit=1))
+        except StoreError:
+            return
+        if newest.items and newest.items[0].at < now - QUIET_SAID:
+            logger.warning(_QUIET, (now - newest.items[0].at) / 3600)
+
     def _away(self, request: Request, error: StoreError) -> Session | Reply:
         logger.error("session store: %s", error)
-        if self.manager.settings.store_down == "refuse":
-            return replies.UNAVAILABLE
-        return self.manager.blank(request, self._make)
+        return self.manager.away(request, self._make, self._floor)
 
     def _urgent(self, request: Request, session: Session, again: bool) -> Session | Reply:
         """Commit what must be stored before the handler runs: a first sight, an end, a drop to "remembered"."""
@@ -402,6 +446,15 @@ class Exchange:
                 commit_id = os.urandom(16)
             tries += 1
             sleep(random.uniform(0.0, 0.0005 * 2 ** min(tries, 6)))  # noqa: S311 - jitter, no secret
+
+    def _seen_again(self, session: Session, outcome: Outcome) -> Outcome:
+        """Look whether the session still lives, before a cookie goes out that no commit can refuse."""
+        record = session.visit.record
+        try:
+            stored = None if record is None else self.store.load(record.handle)
+        except StoreError as error:
+            return self._failed(outcome, error)
+        return self.manager.seen_again(session, outcome, stored)
 
     def _failed(self, outcome: Outcome, error: StoreError) -> Outcome:
         if outcome.required:

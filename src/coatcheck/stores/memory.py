@@ -92,6 +92,14 @@ class MemoryStore:
         """Call `notice` with the handle of each record that changes but for its activity; return what ends that."""
         return self._shelf.watch(notice)
 
+    def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return dict(self._shelf.keys)
+
+    def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        return self._shelf.put_key(name, value, was)
+
     def close(self) -> None:
         """Do nothing: there is nothing to release."""
 
@@ -138,6 +146,14 @@ class AsyncMemoryStore:
         """Call `notice` with the handle of each record that changes but for its activity; return what ends that."""
         return self._shelf.watch(notice)
 
+    async def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return dict(self._shelf.keys)
+
+    async def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        return self._shelf.put_key(name, value, was)
+
     async def close(self) -> None:
         """Do nothing: there is nothing to release."""
 
@@ -153,6 +169,7 @@ class _Shelf:
         self.subjects: dict[tuple[str, str], Instant] = {}
         self.scopes: dict[str, Instant] = {}
         self.generation = secrets.token_hex(8)
+        self.keys: dict[str, bytes] = {}
         self.due: list[tuple[Instant, Handle]] = []
         self.log = _Log()
         self.listeners: list[Callable[[Sequence[Event]], None]] = []
@@ -231,6 +248,13 @@ class _Shelf:
     def epochs(self) -> Epochs:
         with self.lock:
             return Epochs(self.clock(), dict(self.scopes), self.generation)
+
+    def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        with self.lock:
+            if self.keys.get(name) != was:
+                return False
+            self.keys = {**self.keys, name: value}
+            return True
 
     def events(self, query: EventQuery) -> EventPage:
         with self.lock:

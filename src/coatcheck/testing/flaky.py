@@ -113,6 +113,7 @@ class FlakyStore:
         self.listeners = store.listeners
         if hasattr(store, "watch"):
             self.watch = store.watch
+        self.sharded = getattr(store, "sharded", False)
 
     def as_async(self) -> AsyncFlakyStore:
         """Return the awaited face, with the same troubles; the wrapped store must have one."""
@@ -197,6 +198,7 @@ class AsyncFlakyStore:
         self.listeners = store.listeners
         if hasattr(store, "watch"):
             self.watch = store.watch
+        self.sharded = getattr(store, "sharded", False)
 
     async def load(self, handle: Handle) -> Record | None:
         """Load a record."""

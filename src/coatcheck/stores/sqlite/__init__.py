@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -99,6 +100,20 @@ class SqliteStore:
         Other processes are heard within half a second, this one in a few milliseconds; `close` ends the listening.
         """
         return watching.watch(self._file, self._here, notice)
+
+    def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return self._read(rows.keys)
+
+    def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        act = partial(rows.put_key, name=name, value=value, was=was)
+        return threads.in_turn(self._file, self._here, act, COMMIT_DEADLINE)
+
+    def renew_generation(self) -> str:
+        """Begin another generation, after a restore; return its name."""
+        act = partial(rows.renew_generation, generation=secrets.token_hex(8))
+        return threads.in_turn(self._file, self._here, act, COMMIT_DEADLINE)
 
     def close(self) -> None:
         """Stop the threads and close the connections of both faces; a later use opens them again."""
@@ -195,6 +210,18 @@ class AsyncSqliteStore:
         `close` ends the listening.
         """
         return await asyncio.to_thread(self._apart.watch, notice)
+
+    async def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return await asyncio.to_thread(self._apart.keys)
+
+    async def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        return await threads.writer_of(self._file).do(partial(rows.put_key, name=name, value=value, was=was))
+
+    async def renew_generation(self) -> str:
+        """Begin another generation, after a restore; return its name."""
+        return await asyncio.to_thread(self._apart.renew_generation)
 
     async def close(self) -> None:
         """Stop the threads and close the connections of both faces; a later use opens them again."""

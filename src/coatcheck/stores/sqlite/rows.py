@@ -32,7 +32,7 @@ from ...core.model import (
 from ...core.paging import EventsFrom, RecordsFrom, cursor_of, records_from
 from .. import sql
 from .file import Link
-from .schema import PREFIX
+from .schema import PREFIX, SET_META
 
 PURGE_ROWS: Final = 100
 PURGE_SECONDS: Final = 0.05
@@ -60,6 +60,8 @@ _DELETE: Final = _text(sql.DELETE)
 _EPOCH: Final = _text(sql.EPOCH)
 _SCOPES: Final = _text(sql.SCOPES)
 _META: Final = _text(sql.META)
+_KEYS: Final = _text(sql.KEYS)
+_SET_META: Final = _text(SET_META)
 _FORGET_EVENTS: Final = _text(sql.FORGET_EVENTS)
 
 _LAST_CHANGE: Final = _text("select ifnull(max(id), 0) from {p}changes")
@@ -200,6 +202,25 @@ def forget_changes(link: Link) -> Done[None]:
     if link.db.execute(_MANY_CHANGES, (2 * CHANGES_KEPT,)).fetchall()[0][0]:
         link.db.execute(_FORGET_CHANGES, (CHANGES_KEPT,))
     return None, ()
+
+
+def keys(link: Link) -> dict[str, bytes]:
+    """Return the wrapped keys, by name."""
+    return sql.keys_of(link.db.execute(_KEYS).fetchall())
+
+
+def put_key(link: Link, name: str, value: bytes, was: bytes | None) -> Done[bool]:
+    """Keep a wrapped key if the present one is `was`; the disk has it when this returns."""
+    link.sync(full=True)
+    statement, values = sql.put_key_statement(name, value, was)
+    return link.db.execute(_text(statement), values).rowcount == 1, ()
+
+
+def renew_generation(link: Link, generation: str) -> Done[str]:
+    """Give the file another generation, and return it; the disk has it when this returns."""
+    link.sync(full=True)
+    link.db.execute(_SET_META, ("generation", generation))
+    return generation, ()
 
 
 def purge(link: Link, limit: int, now: Instant, tombstone: float) -> Done[int]:
