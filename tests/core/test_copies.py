@@ -303,6 +303,7 @@ def test_after_a_login_or_logout_there_is_nothing_to_confirm(act: Callable[[Sess
 def test_a_renewal_that_was_asked_for_falls_with_its_session() -> None:
     desk = Desk()
     session = confirmed(desk, None, lambda session: session.renew())
+    assert session.handle is None
     assert desk.manager.settle(session, 200, []).changes == ()
 
 

@@ -228,8 +228,9 @@ def test_a_record_under_a_wrong_name_is_not_kept(here: Near, monkeypatch: pytest
     assert here.kept("ab") == ""
 
 
-def test_a_load_that_fails_leaves_nothing_and_the_next_one_does(here: Near) -> None:
+def test_a_load_that_fails_leaves_things_as_they_were(here: Near) -> None:
     here.have("a")
+    copy = here.glance("a")
 
     def fail() -> None:
         message = "away"
@@ -238,7 +239,14 @@ def test_a_load_that_fails_leaves_nothing_and_the_next_one_does(here: Near) -> N
     here.far.meanwhile["load"] = fail
     with pytest.raises(StoreError, match="away"):
         here.load("a")
+    assert here.glance("a") is copy
+    assert here.copies._under_way == {}
+    here.copies.notice("a")
+    here.far.meanwhile["load"] = fail
+    with pytest.raises(StoreError, match="away"):
+        here.load("a")
     assert here.kept("a") == ""
+    assert here.copies._under_way == {}
     here.load("a")
     assert here.kept("a") == "a"
 
@@ -403,8 +411,10 @@ def test_nothing_is_kept_before_we_listen(here: Near) -> None:
 
 
 def test_a_store_that_cannot_be_watched_just_now_goes_by_age_and_is_tried_again(
-    here: Near, caplog: pytest.LogCaptureFixture
+    here: Near, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(near_file, "RETRY", 1.0)
+
     def fail() -> None:
         message = "no connection for it"
         raise StoreError(message)
@@ -415,7 +425,7 @@ def test_a_store_that_cannot_be_watched_just_now_goes_by_age_and_is_tried_again(
     assert "go by their age alone: no connection for it" in caplog.text
     assert here.far.calls == ["watch", "load", "load"]
     assert here.kept("ab") == "ab"
-    here.age.wind(near_file.RETRY)
+    here.age.wind(1)
     here.load("a")
     assert here.far.calls[-2:] == ["watch", "load"]
     assert here.kept("ab") == "a", "what changed before was not heard"

@@ -23,7 +23,7 @@ from coatcheck.core.model import Change, End, EndOthers, Handle, Insert, Limit, 
 from coatcheck.flow.async_ import AsyncWatchedStore
 from coatcheck.flow.sync import WatchedStore
 from coatcheck.stores.memory import AsyncMemoryStore, MemoryStore
-from coatcheck.stores.sqlite import AsyncSqliteStore, SqliteStore, rows, watching
+from coatcheck.stores.sqlite import AsyncSqliteStore, SqliteStore, rows, threads, watching
 from coatcheck.testing.clock import Clock
 from coatcheck.testing.face import TURN, Face, event, make
 
@@ -250,8 +250,14 @@ def store(tmp_path: Path, clock: Clock) -> Iterator[SqliteStore]:
         yield store
 
 
-def watchers() -> int:
-    return sum(thread.name == "coatcheck-watcher" for thread in threading.enumerate())
+def watchers(expected: int) -> bool:
+    """Tell whether so many threads look, or soon will: the last listener does not wait for its thread."""
+    end = time.monotonic() + 5
+    while True:
+        found = sum(thread.name == "coatcheck-watcher" for thread in threading.enumerate())
+        if found == expected or time.monotonic() > end:
+            return found == expected
+        time.sleep(0.005)
 
 
 def test_what_a_hand_changes_in_the_file_is_heard(store: SqliteStore) -> None:
@@ -266,35 +272,26 @@ def test_what_a_hand_changes_in_the_file_is_heard(store: SqliteStore) -> None:
 
 
 def test_a_thread_looks_only_while_somebody_listens(store: SqliteStore) -> None:
-    assert watchers() == 0
+    assert watchers(0)
     one, two = Ear(Face(store)), Ear(Face(store))
-    assert watchers() == 1
+    assert watchers(1)
     one.stop()
-    assert watchers() == 1
+    time.sleep(2 * watching.GATHER)
+    assert watchers(1)
     two.stop()
-    assert soon(lambda: watchers() == 0)
+    assert watchers(0)
     Ear(Face(store))
+    assert watchers(1)
     store.close()
-    assert soon(lambda: watchers() == 0)
-
-
-def soon(true: Callable[[], bool]) -> bool:
-    """Tell whether something becomes true; a thread that was told to end needs a moment on a busy machine."""
-    until = time.monotonic() + 5
-    while not true() and time.monotonic() < until:
-        time.sleep(0.01)
-    return true()
+    assert watchers(0)
 
 
 def test_the_thread_goes_with_its_store(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "other.db")
     store.watch(lambda handle: None)
-    assert watchers() == 1
+    assert watchers(1)
     del store
-    end = time.monotonic() + 5
-    while watchers() and time.monotonic() < end:
-        time.sleep(0.01)
-    assert watchers() == 0
+    assert watchers(0)
 
 
 def test_changes_that_were_forgotten_before_they_were_heard_are_made_up_for(
@@ -342,6 +339,23 @@ def test_old_changes_are_forgotten_but_never_the_newest(
     assert counts == [(10, 25), (10, 25)]
 
 
+def test_the_keeper_forgets_old_changes(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "CHANGES_KEPT", 10)
+    monkeypatch.setattr(threads, "TICK", 0.01)
+    monkeypatch.setattr(threads, "PURGE_EVERY", 0.01)
+    with closing(SqliteStore(tmp_path / "sessions.db", clock=clock)) as store:
+        store.commit(b"a", [Insert(record=make("a", clock))], durable=False)
+        for number in range(30):
+            store.commit(os.urandom(8), [Update(record=make("a", clock), was=number + 1)], durable=False)
+
+        def kept() -> int:
+            link = store._file.take(store._here)
+            link.busy = False
+            return int(link.db.execute("select count(*) from coatcheck_changes").fetchone()[0])
+
+        assert Face(store).until(lambda: kept() <= 20)
+
+
 def test_a_listener_that_raises_silences_nobody(
     store: SqliteStore, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -386,4 +400,4 @@ def test_a_store_that_cannot_be_read_cannot_be_watched(tmp_path: Path) -> None:
     path.write_text("no database" * 500)
     with pytest.raises(StoreError, match="not a SQLite database"):
         SqliteStore(path).watch(lambda handle: None)
-    assert watchers() == 0
+    assert watchers(0)

@@ -120,11 +120,12 @@ class NearStore:
             finally:
                 copies.listens(stop)
         sent = copies.sent(handle)
-        record: Record | None = None
         try:
-            record = self.store.load(handle)
-        finally:
-            copies.came(handle, sent, record)
+            record: Record | None = self.store.load(handle)
+        except BaseException:
+            copies.failed(handle, sent)
+            raise
+        copies.came(handle, sent, record)
         return record
 
     def commit(self, commit_id: bytes, changes: Sequence[Change], durable: bool) -> Conflict | None:
@@ -184,11 +185,12 @@ class AsyncNearStore:
             finally:
                 copies.listens(stop, loop)
         sent = copies.sent(handle)
-        record: Record | None = None
         try:
-            record = await self.store.load(handle)
-        finally:
-            copies.came(handle, sent, record)
+            record: Record | None = await self.store.load(handle)
+        except BaseException:
+            copies.failed(handle, sent)
+            raise
+        copies.came(handle, sent, record)
         return record
 
     async def commit(self, commit_id: bytes, changes: Sequence[Change], durable: bool) -> Conflict | None:
@@ -269,6 +271,12 @@ class Copies:
             if len(self._kept) >= self._most:
                 del self._kept[next(iter(self._kept))]
             self._kept[handle] = (at + self._max_stale, record)
+
+    def failed(self, handle: Handle, sent: tuple[float, object]) -> None:
+        """Take note that nothing will come; a copy of before is as good as it was."""
+        with self._lock:
+            if self._under_way.get(handle) is sent[1]:
+                del self._under_way[handle]
 
     # -- notices -----------------------------------------------------------------------------------------------------
 
