@@ -229,6 +229,46 @@ def test_a_store_that_stumbles_is_asked_again(
     assert run("migrate", "--from", "sqlite:///none.db", "--to", "sqlite:///new.db", "--yes").code == 3
 
 
+def test_what_slips_behind_the_listing_is_found_by_the_next_one(
+    sessions: None,
+    put: Callable[..., Record],
+    run: Callable[..., Ran],
+    both: DualStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A step-up in the old store has the age of the session that it replaces."""
+    move, slips = DualStore.move, iter([1])
+
+    def slipping(self: DualStore, handle: str) -> Any:
+        if handle == "admin-desk-0000005" and next(slips, None):
+            put("late-but-old-00001", "alice", 58)
+        return move(self, handle)
+
+    monkeypatch.setattr(DualStore, "move", slipping)
+    assert "Moved 6 sessions." in run(*ARGUMENTS, "--yes").out
+    assert both.old.find(Query()).items == ()
+
+
+def test_it_waits_for_workers_that_have_not_heard_of_it_yet(
+    sessions: None,
+    put: Callable[..., Record],
+    run: Callable[..., Ran],
+    both: DualStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(migrate, "SETTLED_AFTER", 1.0)
+    monkeypatch.setattr(migrate, "WAIT", 0.1)
+    begin = DualStore.begin
+
+    def beginning(self: DualStore) -> None:
+        begin(self)
+        threading.Timer(0.7, put, ("straggler-00000001", "alice", 1)).start()
+
+    monkeypatch.setattr(DualStore, "begin", beginning)
+    assert "Moved 6 sessions." in run(*ARGUMENTS, "--yes").out
+    assert both.old.find(Query()).items == ()
+
+
 def test_what_stays_is_said_with_its_time_and_its_reason(
     sessions: None, run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ from coatcheck.stores.memory import AsyncMemoryStore, MemoryStore
 from coatcheck.stores.moving import FRESH, AsyncDualStore, DualStore, is_copy, many, one
 from coatcheck.stores.moving.steps import FAR, Run
 from coatcheck.stores.redis import RedisStore
+from coatcheck.stores.sqlite import SqliteStore
 from coatcheck.testing.clock import Clock
 from coatcheck.testing.face import TOMBSTONE, Face, event, full, make
 from coatcheck.testing.flaky import AsyncFlakyStore, FlakyStore
@@ -638,7 +640,9 @@ class Watched(MemoryStore):
 
 
 def test_two_stores_are_watched_if_both_can_be(clock: Clock) -> None:
-    assert not hasattr(DualStore(Watched(), MemoryStore()), "watch")
+    unwatched = SimpleNamespace(listeners=[])
+    assert not hasattr(DualStore(Watched(), unwatched), "watch")
+    assert not hasattr(DualStore(unwatched, Watched()), "watch")
     new, old, heard = Watched(), Watched(), []
     end = DualStore(new, old).watch(heard.append)
     new.notice("n")
@@ -875,3 +879,11 @@ def test_an_end_that_failed_is_made_good_though_its_session_moved_meanwhile(cloc
     assert dual.move("anonymous") == "moved"
     assert dual.commit(b"login", changes, durable=True) is None
     assert dual.load("anonymous").ended_because == "superseded"
+
+
+def test_a_sqlite_file_begins_another_generation_in_either_face(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "g.db")
+    names = [store.epochs().generation, store.renew_generation(), asyncio.run(store.as_async().renew_generation())]
+    assert len(set(names)) == 3
+    assert store.epochs().generation == names[-1]
+    store.close()

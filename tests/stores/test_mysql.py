@@ -5,6 +5,7 @@ import pytest
 from coatcheck.stores.mysql import AsyncMySqlStore, MySqlStore
 from coatcheck.testing.clock import Clock
 from coatcheck.testing.contract import StoreContract
+from coatcheck.testing.keeping import KeptKeysContract
 from tests.conftest import server_or_skip
 from tests.support.servers import mysql
 
@@ -16,13 +17,13 @@ def url() -> str:
     return server.empty(name)
 
 
-class TestMySqlStore(StoreContract):
+class TestMySqlStore(StoreContract, KeptKeysContract):
     @pytest.fixture
     def store(self, clock: Clock, url: str) -> MySqlStore:
         return MySqlStore(url, clock=clock)
 
 
-class TestAsyncMySqlStore(StoreContract):
+class TestAsyncMySqlStore(StoreContract, KeptKeysContract):
     @pytest.fixture
     def store(self, clock: Clock, url: str) -> AsyncMySqlStore:
         return AsyncMySqlStore(url, clock=clock)

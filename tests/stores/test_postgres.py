@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -34,12 +38,16 @@ from coatcheck.stores.postgres import AsyncPostgresStore, PostgresStore, schema
 from coatcheck.stores.postgres.words import names
 from coatcheck.testing.clock import Clock
 from coatcheck.testing.contract import StoreContract
-from coatcheck.testing.face import event, make
+from coatcheck.testing.face import Face, event, make
+from coatcheck.testing.keeping import KeptKeysContract
 from tests.conftest import server_or_skip
 from tests.support.servers.postgres import Postgres
 from tests.support.servers.postgres import server as shared
 
 TABLES = ("sessions", "subjects", "epochs", "events", "meta")
+
+PATIENT: Any = {"load_deadline": 10.0, "commit_deadline": 20.0}
+"""Where a test is not about deadlines, a busy machine shall not make it so."""
 
 _numbers = count(1)
 
@@ -67,7 +75,8 @@ def made(server: Postgres) -> None:
 @pytest.fixture
 def empty(made: None, admin: Admin) -> None:
     """Empty the tables of the contract: that is quicker than to make them anew for each test."""
-    admin.execute(";".join(f"delete from contract_{name}" for name in TABLES[:4]))
+    emptied = [f"delete from contract_{name}" for name in TABLES[:4]]
+    admin.execute(";".join([*emptied, "delete from contract_meta where name like 'keys:%'"]))
 
 
 @pytest.fixture
@@ -81,23 +90,23 @@ def fresh(admin: Admin) -> Iterator[str]:
 
 @pytest.fixture
 def store(server: Postgres, fresh: str) -> Iterator[PostgresStore]:
-    store = PostgresStore(server.url, prefix=fresh)
+    store = PostgresStore(server.url, prefix=fresh, **PATIENT)
     yield store
     store.close()
 
 
 @pytest.mark.usefixtures("empty")
-class TestPostgresStore(StoreContract):
+class TestPostgresStore(StoreContract, KeptKeysContract):
     @pytest.fixture
     def store(self, server: Postgres, clock: Clock) -> PostgresStore:
-        return PostgresStore(server.url, prefix="contract_", clock=clock)
+        return PostgresStore(server.url, prefix="contract_", clock=clock, **PATIENT)
 
 
 @pytest.mark.usefixtures("empty")
-class TestAsyncPostgresStore(StoreContract):
+class TestAsyncPostgresStore(StoreContract, KeptKeysContract):
     @pytest.fixture
     def store(self, server: Postgres, clock: Clock) -> AsyncPostgresStore:
-        return AsyncPostgresStore(server.url, prefix="contract_", clock=clock)
+        return AsyncPostgresStore(server.url, prefix="contract_", clock=clock, **PATIENT)
 
 
 def now(store: PostgresStore) -> Clock:
@@ -149,6 +158,33 @@ def test_a_write_that_shortens_a_session_is_seen_by_purge(store: PostgresStore, 
     late.close()
 
 
+def test_a_write_from_a_clock_ahead_is_seen_by_purge_in_time(store: PostgresStore) -> None:
+    begin(store)
+    at = store.load("h").seen_at
+    ahead = replace(store.load("h"), seen_at=at + 3600, idle_for=60.0)
+    assert store.commit(b"u", [Update(record=ahead, was=1)], durable=False) is None
+    late = PostgresStore(store._house.dsn, prefix=store._house.names.prefix, clock=Clock(at + 100))
+    assert late.purge(100) == 1
+    late.close()
+
+
+def test_a_sight_of_an_ended_session_changes_nothing(store: PostgresStore) -> None:
+    begin(store)
+    assert store.commit(b"e", [End(handle="h", because="logout")], durable=False) is None
+    before = store.load("h")
+    for proof in (None, before.turn_proof, b"turn" * 8):
+        touch = Touch(handle="h", seen_at=before.seen_at + 1, turn_proof=proof)
+        assert store.commit(b"t", [touch], durable=False) is None
+    assert store.load("h") == before
+
+
+def test_a_commit_id_that_was_seen_is_applied_already(store: PostgresStore) -> None:
+    begin(store)
+    update = Update(record=replace(store.load("h"), data=b"again"), was=1)
+    assert store.commit(b"begin-h", [update], durable=False) is None
+    assert (store.load("h").version, store.load("h").data) == (1, b"\x01data")
+
+
 # Text that PostgreSQL cannot hold.
 
 
@@ -169,7 +205,7 @@ def test_a_handle_that_is_none_of_ours_harms_no_other_load(server: Postgres, sto
     begin(store)
 
     async def both() -> list[Any]:
-        awaited = AsyncPostgresStore(server.url, prefix=store._house.names.prefix)
+        awaited = AsyncPostgresStore(server.url, prefix=store._house.names.prefix, **PATIENT)
         loads = [awaited.load("h"), awaited.load(handle), awaited.load("h")]
         found = await asyncio.gather(*loads, return_exceptions=True)
         await awaited.close()
@@ -251,7 +287,7 @@ def test_a_generation_can_be_renewed_and_that_lasts(
     assert before != renewed == store.epochs().generation
 
     async def again() -> tuple[str, str]:
-        awaited = AsyncPostgresStore(server.url, prefix=store._house.names.prefix)
+        awaited = AsyncPostgresStore(server.url, prefix=store._house.names.prefix, **PATIENT)
         name, found = await awaited.renew_generation(), await awaited.epochs()
         await awaited.close()
         return name, found.generation
@@ -349,6 +385,8 @@ def test_a_schema_of_ones_own_may_have_a_reserved_name(server: Postgres, admin: 
         ({"schema": 'x"; drop'}, "cannot name a schema"),
         ({"prefix": "x y"}, "cannot begin a table name"),
         ({"dsn": None}, "needs a URL"),
+        ({"pool_size": 0}, "pool_size is more than 0 .found 0"),
+        ({"load_deadline": -1.0}, "load_deadline is more than 0"),
         ({"dsn": "nonsense secret"}, "does not read; write postgresql://"),
         ({"dsn": "postgresql+psycopg://a:secret@host/x"}, "does not read"),
     ],
@@ -443,7 +481,7 @@ def test_a_connection_that_was_killed_between_two_calls_is_not_missed(admin: Adm
 
 async def test_the_same_awaited(admin: Admin, server: Postgres, store: PostgresStore) -> None:
     begin(store)
-    awaited = AsyncPostgresStore(server.url, prefix=store._house.names.prefix)
+    awaited = AsyncPostgresStore(server.url, prefix=store._house.names.prefix, **PATIENT)
     for number in range(3):
         assert await awaited.load("h") is not None
         touch = Touch(handle="h", seen_at=now(store).now + number)
@@ -518,7 +556,7 @@ def test_a_row_that_does_not_decode_fails_its_own_load_only(
     admin.execute(f"update {store._house.names.prefix}sessions set details = 'x' where handle = 'h07'")
 
     async def all_loads() -> list[Any]:
-        awaited = AsyncPostgresStore(server.url, prefix=store._house.names.prefix)
+        awaited = AsyncPostgresStore(server.url, prefix=store._house.names.prefix, **PATIENT)
         await awaited.load("h00")
         loads = [awaited.load(f"h{number:02}") for number in range(64)]
         found = await asyncio.gather(*loads, return_exceptions=True)
@@ -535,6 +573,60 @@ def test_a_row_that_does_not_decode_fails_its_own_load_only(
     assert store.commit(b"e", [End(handle="h08", because="logout")], durable=False) is None
 
 
+async def test_a_commit_that_was_refused_leaves_its_connection_in_order(
+    admin: Admin, server: Postgres, store: PostgresStore, fresh: str
+) -> None:
+    begin(store)
+    admin.execute(f"update {fresh}sessions set details = 'x' where handle = 'h'")
+    awaited = AsyncPostgresStore(server.url, prefix=fresh, pool_size=1)
+    for kept in (store, awaited):
+        other = [Insert(record=make(type(kept).__name__, now(store)))]
+        for _ in range(3):
+            with pytest.raises(StoreError, match="does not decode"):
+                await committed(kept, [End(handle="h", because="logout")])
+        assert await committed(kept, other) is None
+        assert store.load(type(kept).__name__) is not None
+    await awaited.close()
+
+
+async def committed(store: Any, changes: list[Any]) -> Any:
+    found = store.commit(b"c", changes, durable=True)
+    return await found if inspect.isawaitable(found) else found
+
+
+@pytest.mark.parametrize("face", ["blocking", "awaited"])
+def test_a_server_that_hangs_costs_a_clear_error_in_time(
+    admin: Admin, server: Postgres, store: PostgresStore, face: str
+) -> None:
+    if server.server is None:
+        pytest.skip("the server that the environment names is not ours to freeze")
+    begin(store)
+    settings: Any = {"prefix": store._house.names.prefix, "load_deadline": 0.3, "commit_deadline": 0.6}
+    held = Face((PostgresStore if face == "blocking" else AsyncPostgresStore)(server.url, **settings))
+    assert held.load("h") is not None
+    held.done(Touch(handle="h", seen_at=1.0))
+    asked = "select pid from pg_stat_activity where application_name = 'coatcheck' or backend_type = 'client backend'"
+    others = [pid for (pid,) in admin.execute(f"{asked} and pid <> pg_backend_pid()").fetchall()]
+    others.append(server.server.process.pid)
+    for pid in others:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        for act, most in (
+            (lambda: held.load("h"), 0.3),
+            (lambda: held.commit(End(handle="h", because="logout")), 0.6),
+            (held.find, 0.6),
+        ):
+            start = time.monotonic()
+            with pytest.raises(StoreError, match=r"in time|did not answer within"):
+                act()
+            assert time.monotonic() - start < most + 1.5
+    finally:
+        for pid in others:
+            os.kill(pid, signal.SIGCONT)
+    assert held.load("h") is not None
+    held.close()
+
+
 # A pool of the application's own.
 
 
@@ -546,6 +638,9 @@ def test_a_pool_that_is_handed_in_is_left_as_it_was(server: Postgres, fresh: str
         assert store.load("h").ended_because == "logout"
         conflict = store.commit(b"u", [Update(record=store.load("h"), was=2)], durable=False)
         assert isinstance(conflict, Conflict)
+        silent = ConnectionPool(lambda: server.url, open=False)
+        with pytest.raises(ConfigError, match="give it the server's URL beside pool="):
+            PostgresStore(pool=silent, prefix=fresh).watch(lambda handle: None)
         store.close()
         with pool.connection() as connection:
             assert connection.execute("select 1 as one").fetchone() == {"one": 1}

@@ -294,7 +294,7 @@ async def test_whoever_is_cancelled_nobody_gets_the_answer_of_another(server: Po
 
 
 async def test_a_cancelled_commit_waits_until_it_is_decided(server: Postgres, prefix: str) -> None:
-    store = AsyncPostgresStore(server.url, prefix=prefix, commit_deadline=5)
+    store = AsyncPostgresStore(server.url, prefix=prefix, commit_deadline=10)
     clock = Clock((await store.epochs()).store_now)
     heard: list[str] = []
     store.listeners.append(lambda events: heard.extend(one.name for one in events))
@@ -317,7 +317,7 @@ async def test_a_cancelled_commit_waits_until_it_is_decided(server: Postgres, pr
 
 
 async def test_loads_of_one_turn_travel_as_one_statement(server: Postgres, prefix: str) -> None:
-    store = AsyncPostgresStore(server.url, prefix=prefix)
+    store = AsyncPostgresStore(server.url, prefix=prefix, load_deadline=10, commit_deadline=10)
     clock = Clock((await store.epochs()).store_now)
     for number in range(200):
         await store.commit(b"%d" % number, [Insert(record=make(f"h{number:03}", clock, subject=None))], durable=False)
@@ -326,7 +326,7 @@ async def test_loads_of_one_turn_travel_as_one_statement(server: Postgres, prefi
     store._house.rounds.batch = lambda handles: (sent.append(len(handles)), batch(handles))[1]
     found = await asyncio.gather(*(store.load(f"h{number:03}") for number in range(200)), store.load("h000"))
     assert [one.handle for one in found] == [*(f"h{number:03}" for number in range(200)), "h000"]
-    assert sent == [128, 72]
+    assert sorted(sent) == [72, 128]
     await store.close()
 
 
@@ -334,7 +334,10 @@ async def test_loads_of_one_turn_travel_as_one_statement(server: Postgres, prefi
 
 
 def test_two_loops_in_two_threads_share_a_store(server: Postgres, store: PostgresStore, prefix: str) -> None:
-    awaited, clock = AsyncPostgresStore(server.url, prefix=prefix, load_deadline=5), clock_of(store)
+    awaited, clock = (
+        AsyncPostgresStore(server.url, prefix=prefix, load_deadline=10, commit_deadline=10),
+        clock_of(store),
+    )
     for handle in ("a", "b"):
         store.commit(handle.encode(), [Insert(record=make(handle, clock, subject=handle))], durable=False)
 
@@ -370,16 +373,19 @@ def test_a_forked_child_has_connections_of_its_own(server: Postgres, admin: Admi
     child = os.fork()
     if not child:
         try:
+            link = store._desk._links.take(time.monotonic() + 5, 0)
+            inherited = link.connection.info.backend_pid in mine
+            store._desk._links.give(link)
             loaded = store.load("h")
             store.commit(b"c", [Update(record=loaded, was=1)], durable=True)
             others = backends(psycopg.connect(server.url, autocommit=True)) - mine
             store.close()
-            os.write(writing, b"%d %d" % (loaded.version, len(others)))
+            os.write(writing, b"%d %d %d" % (loaded.version, len(others), inherited))
         finally:
             os._exit(0)
     os.waitpid(child, 0)
     os.close(writing)
-    assert os.read(reading, 100) == b"1 1"
+    assert os.read(reading, 100) == b"1 1 0"
     assert store.load("h").version == 2
     assert backends(admin) == mine
     stop()
@@ -391,7 +397,7 @@ def backends(connection: Admin) -> set[int]:
 
 
 def test_an_awaited_store_survives_a_fork(server: Postgres, store: PostgresStore, prefix: str) -> None:
-    awaited = AsyncPostgresStore(server.url, prefix=prefix)
+    awaited = AsyncPostgresStore(server.url, prefix=prefix, load_deadline=10, commit_deadline=10)
     store.commit(b"i", [Insert(record=make("h", clock_of(store)))], durable=False)
 
     async def load() -> str:
@@ -407,7 +413,7 @@ def test_an_awaited_store_survives_a_fork(server: Postgres, store: PostgresStore
                 thread = threading.Thread(target=lambda: answers.append(asyncio.run(load())))
                 thread.start()
                 thread.join(10)
-                code = 0 if answers == ["h"] else 1
+                code = 0 if answers == ["h"] and len(awaited._desk._halls) == 1 else 1
             finally:
                 os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
@@ -467,7 +473,7 @@ def commit(server: Postgres, store: PostgresStore, face: str, changes: list[Any]
         return store.commit(b"c", changes, durable=True)
 
     async def committed() -> Conflict | None:
-        awaited = AsyncPostgresStore(server.url, prefix=store._house.names.prefix)
+        awaited = AsyncPostgresStore(server.url, prefix=store._house.names.prefix, commit_deadline=10)
         try:
             return await awaited.commit(b"c", changes, durable=True)
         finally:
@@ -479,7 +485,7 @@ def commit(server: Postgres, store: PostgresStore, face: str, changes: list[Any]
 def test_what_was_acknowledged_as_durable_survives_a_server_that_is_killed() -> None:
     # A walwriter that sleeps for long: what lies in memory only would be lost for sure.
     own = server_or_skip(lambda: Postgres(own=True, wal_writer_delay="10000ms"))
-    store = PostgresStore(own.url, commit_deadline=10)
+    store = PostgresStore(own.url, load_deadline=5, commit_deadline=10)
     clock, generation, lost_plain = clock_of(store), store.epochs().generation, 0
     own.kill()
     own.start()

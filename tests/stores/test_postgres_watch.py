@@ -46,7 +46,7 @@ def prefix() -> str:
 
 @pytest.fixture
 def store(server: Postgres, prefix: str) -> Iterator[Store]:
-    store = PostgresStore(server.url, prefix=prefix)
+    store = PostgresStore(server.url, prefix=prefix, load_deadline=10, commit_deadline=10)
     clock = Clock(store.epochs().store_now)
     for handle in ("a", "b", "c"):
         assert store.commit(handle.encode(), [Insert(record=make(handle, clock))], durable=False) is None

@@ -9,6 +9,7 @@ import pytest
 from coatcheck.stores.redis import AsyncRedisStore, RedisStore
 from coatcheck.testing.clock import Clock
 from coatcheck.testing.contract import StoreContract
+from coatcheck.testing.keeping import KeptKeysContract
 from tests.conftest import server_or_skip
 from tests.support.servers import redis as servers
 
@@ -29,25 +30,25 @@ def cluster() -> Iterator[servers.Cluster]:
     nodes.stop()
 
 
-class TestRedisStore(StoreContract):
+class TestRedisStore(StoreContract, KeptKeysContract):
     @pytest.fixture
     def store(self, clock: Clock, single: servers.Single) -> RedisStore:
         return RedisStore(single.url, prefix=next(PREFIXES), clock=clock)
 
 
-class TestAsyncRedisStore(StoreContract):
+class TestAsyncRedisStore(StoreContract, KeptKeysContract):
     @pytest.fixture
     def store(self, clock: Clock, single: servers.Single) -> AsyncRedisStore:
         return AsyncRedisStore(single.url, prefix=next(PREFIXES), clock=clock)
 
 
-class TestRedisStoreOnACluster(StoreContract):
+class TestRedisStoreOnACluster(StoreContract, KeptKeysContract):
     @pytest.fixture
     def store(self, clock: Clock, cluster: servers.Cluster) -> RedisStore:
         return RedisStore(cluster.url, prefix=next(PREFIXES), shards=1, clock=clock)
 
 
-class TestAsyncRedisStoreOnACluster(StoreContract):
+class TestAsyncRedisStoreOnACluster(StoreContract, KeptKeysContract):
     @pytest.fixture
     def store(self, clock: Clock, cluster: servers.Cluster) -> Any:
         return AsyncRedisStore(cluster.url, prefix=next(PREFIXES), shards=1, clock=clock)

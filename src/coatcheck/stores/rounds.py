@@ -197,7 +197,9 @@ class Rounds:
         self._is_due, self._due, self._look_later = text(_IS_DUE), text(dialect.due), text(sql.LOOK_LATER)
         self._drop_generation = Ask(text("delete from {p}meta where name = 'generation'"))
         self._add_meta = text("insert into {p}meta (name, value) values (?, ?)")
+        self._set_meta = text("update {p}meta set value = ? where name = ?")
         self._scopes, self._meta = Ask(text(sql.SCOPES)), text(sql.META)
+        self._keys, self._lock_key = Ask(text(sql.KEYS)), text(f"{sql.META} for update")
 
     def text(self, statement: str) -> str:
         """Return a statement as the driver takes it."""
@@ -266,6 +268,23 @@ class Rounds:
         asks = [self._drop_generation, Ask(self._add_meta, ("generation", generation)), self._commit]
         yield Round([*self._begin, *self._durable, *asks], decides=True)
         return generation
+
+    def keys(self) -> Steps[dict[str, bytes]]:
+        """Return the wrapped keys, by name."""
+        answers = yield Round([self._keys])
+        return sql.keys_of(answers[0].rows)
+
+    def put_key(self, name: str, value: bytes, was: bytes | None) -> Steps[bool]:
+        """Keep a wrapped key if the present one is `was` (None: there is none), durably; tell whether it was."""
+        place, text = sql.key_row(name, value)
+        answers = yield Round([*self._begin, *self._durable, Ask(self._lock_key, (place,))])
+        rows = answers[-1].rows
+        if (rows[0][0] if rows else None) != (None if was is None else sql.key_row(name, was)[1]):
+            yield Round([self._rollback])
+            return False
+        ask = Ask(self._set_meta, (text, place)) if rows else Ask(self._add_meta, (place, text))
+        yield Round([ask, self._commit], decides=True)
+        return True
 
     def commit(self, commit_id: bytes, changes: Sequence[Change], durable: bool) -> Steps[Done[Conflict | None]]:
         """Apply all changes or none."""

@@ -278,7 +278,12 @@ def keys_of(rows: Iterable[Row]) -> dict[str, bytes]:
 
 def put_key_statement(name: str, value: bytes, was: bytes | None) -> tuple[str, list[object]]:
     """Return the statement and the values that keep a key if the present one is `was`: one row changes, or none."""
-    text, place = b64encode(value).decode("ascii"), f"keys:{name}"
+    place, text = key_row(name, value)
     if was is None:
         return ADD_KEY, [place, text]
-    return SWAP_KEY, [text, place, b64encode(was).decode("ascii")]
+    return SWAP_KEY, [text, place, key_row(name, was)[1]]
+
+
+def key_row(name: str, value: bytes) -> tuple[str, str]:
+    """Return a key as a row of `meta`."""
+    return f"keys:{name}", b64encode(value).decode("ascii")

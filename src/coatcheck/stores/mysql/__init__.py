@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
@@ -112,6 +113,19 @@ class MySqlStore:
     def forget_events(self, before: Instant, limit: int, *, noise: bool = False) -> int:
         """Delete at most `limit` facts (or noise) older than `before`; return how many."""
         return self._do(lambda: self._home.rounds.forget_events(before, limit, noise), self._commit_deadline)
+
+    def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return self._do(self._home.rounds.keys, self._load_deadline)
+
+    def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        return self._do(lambda: self._home.rounds.put_key(name, value, was), self._commit_deadline)
+
+    def renew_generation(self) -> str:
+        """Begin another generation, after a restore; return its name."""
+        generation = secrets.token_hex(16)
+        return self._do(lambda: self._home.rounds.renew_generation(generation), self._commit_deadline)
 
     def close(self) -> None:
         """Stop the keeper and close the connections; a later use opens new ones."""
@@ -216,6 +230,19 @@ class AsyncMySqlStore:
     async def forget_events(self, before: Instant, limit: int, *, noise: bool = False) -> int:
         """Delete at most `limit` facts (or noise) older than `before`; return how many."""
         return await self._do(lambda: self._home.rounds.forget_events(before, limit, noise), self._commit_deadline)
+
+    async def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return await self._do(self._home.rounds.keys, self._load_deadline)
+
+    async def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        return await self._do(lambda: self._home.rounds.put_key(name, value, was), self._commit_deadline)
+
+    async def renew_generation(self) -> str:
+        """Begin another generation, after a restore; return its name."""
+        generation = secrets.token_hex(16)
+        return await self._do(lambda: self._home.rounds.renew_generation(generation), self._commit_deadline)
 
     async def close(self) -> None:
         """Close the connections of this loop, and have other loops close theirs; a later use opens new ones."""

@@ -25,7 +25,7 @@ _TABLE: Final = "engine = innodb row_format = dynamic"
 _FIRST: Final = (
     f"""create table if not exists {{p}}meta (
         name varchar(64) {_TEXT} not null primary key,
-        value varchar(255) {_TEXT} not null
+        value mediumtext {_TEXT} not null
     ) {_TABLE}""",
     f"""create table if not exists {{p}}sessions (
         handle varchar(64) {_TEXT} not null primary key,

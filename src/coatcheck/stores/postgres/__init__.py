@@ -74,7 +74,9 @@ class PostgresStore:
             pool,
             names(schema, prefix),
             migrate=migrate,
-            deadlines=(load_deadline, commit_deadline),
+            load_deadline=load_deadline,
+            commit_deadline=commit_deadline,
+            pool_size=pool_size,
             clock=clock,
             tombstone=tombstone,
         )
@@ -130,6 +132,14 @@ class PostgresStore:
         renew = partial(self._house.rounds.renew_generation, secrets.token_hex(16))
         return self._desk.run(renew, self._house.commit_deadline)
 
+    def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return self._desk.run(self._house.rounds.keys, self._house.commit_deadline)
+
+    def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        return self._desk.run(partial(self._house.rounds.put_key, name, value, was), self._house.commit_deadline)
+
     def watch(self, notice: Callable[[Handle | None], None]) -> Callable[[], None]:
         """Call `notice` with each record that changes, in whatever process; None: look at everything.
 
@@ -182,7 +192,9 @@ class AsyncPostgresStore:
             pool,
             names(schema, prefix),
             migrate=migrate,
-            deadlines=(load_deadline, commit_deadline),
+            load_deadline=load_deadline,
+            commit_deadline=commit_deadline,
+            pool_size=pool_size,
             clock=clock,
             tombstone=tombstone,
         )
@@ -235,6 +247,15 @@ class AsyncPostgresStore:
         """Begin another generation, after a restore; return its name."""
         renew = partial(self._house.rounds.renew_generation, secrets.token_hex(16))
         return await self._desk.here().run(renew, self._house.commit_deadline)
+
+    async def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return await self._desk.here().run(self._house.rounds.keys, self._house.commit_deadline)
+
+    async def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        put = partial(self._house.rounds.put_key, name, value, was)
+        return await self._desk.here().run(put, self._house.commit_deadline)
 
     async def watch(self, notice: Callable[[Handle | None], None]) -> Callable[[], None]:
         """Call `notice` with each record that changes, in whatever process; None: look at everything.

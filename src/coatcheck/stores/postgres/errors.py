@@ -21,12 +21,18 @@ TRY_AGAIN: Final = {
 }
 """Errors of the server after which nothing of the commit lasts, and the same commit may succeed later."""
 
+_HANDED_ROUND: Final = (
+    "a pooler hands the connection round ({detail}); let it keep prepared statements (max_prepared_statements), "
+    "or hand in a pool that uses none (prepare_threshold=None)"
+)
 WRONG: Final = {
     "42P01": "the tables of coatcheck are missing ({detail}); run what `coatcheck schema postgresql` prints, "
     "or let the store create them (migrate=True)",
     "42703": "the tables of coatcheck are of another version ({detail}); run `coatcheck schema postgresql`",
     "42501": "its user lacks a right ({detail}); grant it select, insert, update and delete on coatcheck's tables; "
     "to make them, let an administrator run what `coatcheck schema postgresql` prints",
+    "26000": _HANDED_ROUND,
+    "42P05": _HANDED_ROUND,
     "3F000": "the schema is missing ({detail}); create it, or name another with schema=",
 }
 """Errors of the server that stay until somebody does something."""
@@ -69,6 +75,8 @@ def named(error: BaseException, where: str, *, decides: bool) -> StoreError:
     code, detail = error.sqlstate, _first_line(error)
     if code in TRY_AGAIN:
         return NotApplied(f"{where}: {TRY_AGAIN[code]}")
+    if code is None and not isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+        return StoreError(f"{where} was given what it cannot keep ({detail})")
     if code is None or code.startswith(_GONE):
         sentence = f"the connection to {where} broke ({detail})"
         return Unknown(f"{sentence}; it may have been written") if decides else BrokenError(f"{sentence}; try again")

@@ -22,7 +22,7 @@ from typing import Final
 
 import psycopg
 
-from ...core.errors import StoreError
+from ...core.errors import ConfigError, StoreError
 from ...core.model import Handle
 from ..keeping import jittered
 from .blocking import Desk, Link, dialled
@@ -111,6 +111,9 @@ class Watcher:
 
     def add(self, notice: Callable[[Handle | None], None]) -> Callable[[], None]:
         """Begin to call `notice`; return once we listen (or cannot, for now), with what ends it."""
+        if not self._house.dsn:
+            message = "a pool does not listen; to watch a store, give it the server's URL beside pool="
+            raise ConfigError(message)
         key = object()
         with self._gate:
             self._notices[key] = notice

@@ -29,14 +29,16 @@ log: Final = logging.getLogger("coatcheck")
 class House:
     """The settings of one store, checked; it opens nothing."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings
         self,
         dsn: str | None,
         pool: Any,
         names: Names,
         *,
         migrate: bool,
-        deadlines: tuple[float, float],
+        load_deadline: float,
+        commit_deadline: float,
+        pool_size: int,
         clock: Callable[[], Instant] | None,
         tombstone: float,
     ) -> None:
@@ -45,7 +47,8 @@ class House:
             message = "PostgresStore needs a URL (postgresql://user:password@host/name) or pool=; give one of them"
             raise ConfigError(message)
         self.pool, self.names, self.migrate = pool, names, migrate
-        self.load_deadline, self.commit_deadline = deadlines
+        self.load_deadline, self.commit_deadline = load_deadline, commit_deadline
+        _check(load_deadline=load_deadline, commit_deadline=commit_deadline, pool_size=pool_size)
         self.dsn = dsn if dsn is not None else _dsn_of(pool)
         self._given = _parsed(self.dsn)
         self.place = _place(self._given)
@@ -92,6 +95,13 @@ class House:
             "keepalives_count": 3,
         }
         return {**defaults, **self._given, "options": f"{options} {self._given.get('options') or ''}".strip()}
+
+
+def _check(**settings: float) -> None:
+    for name, value in settings.items():
+        if not value > 0:
+            message = f"{name} is more than 0 (found {value!r}); leave it out for a good default"
+            raise ConfigError(message)
 
 
 def _dsn_of(pool: Any) -> str:

@@ -34,7 +34,7 @@ class Names(msgspec.Struct, frozen=True):
     @property
     def channel(self) -> str:
         """Return the channel on which changes are told."""
-        return f"{self.prefix}{self.schema}"[:63]
+        return f"{self.schema}.{self.prefix}"[:63]
 
 
 def names(schema: str, prefix: str) -> Names:

@@ -12,6 +12,7 @@ keys, format                names and bytes
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, Unpack
 
@@ -112,6 +113,19 @@ class RedisStore:
         forget = self._desk.tidier.forget_events
         return self._wire.run(lambda: forget(before, limit, noise=noise), self._commit_within)
 
+    def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return self._wire.run(self._desk.keyring, self._load_within)
+
+    def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        return self._wire.run(lambda: self._desk.put_key(name, value, was), self._commit_within)
+
+    def renew_generation(self) -> str:
+        """Begin another generation, after a restore; return its name."""
+        generation = secrets.token_hex(16)
+        return self._wire.run(lambda: self._desk.renew_generation(generation), self._commit_within)
+
     def watch(self, notice: Callable[[Handle | None], None]) -> Callable[[], None]:
         """Call `notice`, from the return on, with the handle of each record that changes but for its activity.
 
@@ -187,6 +201,19 @@ class AsyncRedisStore:
         """Delete at most `limit` facts (or noise) older than `before`; return how many."""
         forget = self._desk.tidier.forget_events
         return await self._here().wire.run(lambda: forget(before, limit, noise=noise), self._commit_within)
+
+    async def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return await self._here().wire.run(self._desk.keyring, self._load_within)
+
+    async def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        return await self._here().wire.run(lambda: self._desk.put_key(name, value, was), self._commit_within)
+
+    async def renew_generation(self) -> str:
+        """Begin another generation, after a restore; return its name."""
+        generation = secrets.token_hex(16)
+        return await self._here().wire.run(lambda: self._desk.renew_generation(generation), self._commit_within)
 
     async def watch(self, notice: Callable[[Handle | None], None]) -> Callable[[], None]:
         """Call `notice`, from the return on, with the handle of each record that changes but for its activity.

@@ -6,15 +6,16 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypedDict
 
-from ...core.errors import ConfigError, StoreError
+from ...core.errors import ConfigError, StoreError, Unconfirmed
 from ...core.model import Change, Epochs, Event, EventPage, EventQuery, Handle, Instant, Query, Record, RecordPage
 from . import format  # noqa: A004 - the record's
 from .committing import Commit
-from .keys import SHARDS, Keys
+from .keys import COMMON, SHARDS, Keys
 from .listing import Lister
 from .places import Places, Target, target_of, target_of_client
 from .plan import Settings
-from .steps import Ask, Steps, asked
+from .scripts import PUT_KEY_SHA
+from .steps import Ask, Command, Steps, asked
 from .tidying import Tidier
 
 WEEK: Final = 7 * 86400.0
@@ -105,6 +106,31 @@ class Desk:
         epochs = yield from self._lister.epochs()
         self._salt = epochs.salt
         return epochs
+
+    def renew_generation(self, generation: str) -> Steps[str]:
+        """Begin another generation, after a restore; return its name."""
+        yield from self.epochs()  # a new store gets all its marks at once
+        yield from asked(Ask(COMMON, [("HSET", self.keys.store, "generation", generation)]))
+        return generation
+
+    def keyring(self) -> Steps[dict[str, bytes]]:
+        """Return the wrapped keys, by name."""
+        ((fields,),) = yield from asked(Ask(COMMON, [("HGETALL", self.keys.keyring)]))
+        flat = list(fields)
+        return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+    def put_key(self, name: str, value: bytes, was: bytes | None) -> Steps[bool]:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        given = (name, "0" if was is None else "1", was or b"", value)
+        commands: list[Command] = [("EVALSHA", PUT_KEY_SHA, 1, self.keys.keyring, *given)]
+        replicas = self.settings.replicas
+        if replicas:
+            commands.append(("WAIT", replicas, int(self.settings.patience * 1000)))
+        (answers,) = yield from asked(Ask(COMMON, commands, decides=True))
+        if replicas and answers[0] and answers[1] < replicas:
+            message = f"the key is stored, but {answers[1]} of {replicas} replicas confirmed it; look after them"
+            raise Unconfirmed(message)
+        return bool(answers[0])
 
     def find(self, query: Query) -> Steps[RecordPage]:
         """Return a page of records."""

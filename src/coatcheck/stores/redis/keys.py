@@ -7,7 +7,7 @@ All keys of a shard carry its tag in braces, so a Redis Cluster keeps them toget
     {tag}:e:<subject>   ... and its ended ones           {tag}:n    noise, by time
     {tag}:m:<subject>   ... its epoch and stamp          {tag}:w    written so that there is something to wait for
     {tag}:c:<commit>    a commit that was applied        {.}:k      the keeper's turn
-    {.}:store           epochs, generation, salt: the one key that never expires
+    {.}:store           epochs, generation, salt         {.}:keys   wrapped keys: these two never expire
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Keys:
             raise ConfigError(message)
         self.prefix, self.sharded = prefix, shards != 1
         self.store = f"{prefix}:{{{COMMON}}}:store"
+        self.keyring = f"{prefix}:{{{COMMON}}}:keys"
         self.keeper = f"{prefix}:{{{COMMON}}}:k"
         self.channel = f"{prefix}:notices"
         self.pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + ":{*}:s:*"

@@ -1,4 +1,4 @@
-"""The three scripts: `WRITE` applies a decided commit if nothing changed since; `UPDATE` and `TOUCH` are shorter ways.
+"""The scripts: `WRITE` applies a decided commit if nothing changed since; `UPDATE` and `TOUCH` are shorter ways.
 
 Rules
 - A script touches only the keys it is given, all in one slot.
@@ -145,7 +145,15 @@ redis.call('PEXPIRE', KEYS[1], life(h, now, tonumber(ARGV[2])))
 return 1
 """
 
-SOURCES: Final = {sha1(text.encode()).hexdigest(): text for text in (WRITE, UPDATE, TOUCH)}  # noqa: S324 - Redis's own
+# KEYS: the hash of keys. ARGV: name, '1' if there must be one already, that one, the new one.
+PUT_KEY: Final = """
+local present = redis.call('HGET', KEYS[1], ARGV[1])
+if ARGV[2] == '1' and present ~= ARGV[3] or ARGV[2] == '0' and present then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])
+return 1
+"""
+
+SOURCES: Final = {sha1(text.encode()).hexdigest(): text for text in (WRITE, UPDATE, TOUCH, PUT_KEY)}  # noqa: S324 - Redis's own
 """Each script by the name under which a server knows it."""
 
-WRITE_SHA, UPDATE_SHA, TOUCH_SHA = SOURCES
+WRITE_SHA, UPDATE_SHA, TOUCH_SHA, PUT_KEY_SHA = SOURCES
