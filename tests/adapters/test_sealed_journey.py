@@ -210,7 +210,9 @@ def test_what_a_socket_wrote_is_lost_and_said_so(clock: Clock, caplog: pytest.Lo
     driver = Asgi().drive(control)
     browser = House(control, driver).browser()
     browser.login("alice")
-    assert browser.connect("/ws?write=x&deny=1").denial is not None
+    denial = browser.connect("/ws?write=x&deny=1").denial
+    assert denial is not None
+    assert denial.cookies == []
     assert browser.get("/data").json() == {}
     assert "by a websocket" in caplog.text
     assert browser.connect("/ws?logout=1&deny=1").denial is not None

@@ -12,7 +12,7 @@ import coatcheck
 from coatcheck import ConfigError, DataError, Key, Keyring, Sealed, SessionManager, StoreError
 from coatcheck.adapters import asgi, wsgi
 from coatcheck.core.facts import severity
-from coatcheck.core.model import Level
+from coatcheck.core.model import Level, Request
 from coatcheck.stores.memory import MemoryStore
 from coatcheck.stores.nowhere import NoStore
 from coatcheck.testing.clock import Clock
@@ -332,6 +332,19 @@ def test_parallel_changes_of_a_monotonic_key_have_one_winner(sealed: Builder) ->
     assert ann.data == {"credit": won.json["credit"]}
 
 
+def test_a_slow_write_of_other_data_does_not_bring_an_older_cookie_back(sealed: Builder) -> None:
+    """H9: it would log the browser out, since the key that it also holds has changed meanwhile."""
+    house = sealed(monotonic=["credit"])
+    ann = logged_in(house)
+    pending = house.start(ann.prepare("GET", "/data?write=other&hold=slow"))
+    house.control.gate("slow").wait_until_reached(1)
+    ann.get("/data?write=credit&value=0")
+    house.control.gate("slow").open()
+    (slow,) = pending.answers()
+    assert (slow.status, slow.set_cookies) == (409, [])
+    assert ann.data == {"credit": "0"}
+
+
 @pytest.mark.parametrize("verb", ["take", "bump"])
 def test_of_all_who_take_the_same_key_one_gets_it(sealed: Builder, verb: str) -> None:
     """D21, D22: by cookies that are equal; an older one shown later gets nothing either."""
@@ -364,19 +377,20 @@ def test_a_count_is_kept_whatever_becomes_of_the_response(sealed: Builder) -> No
 
 def test_a_remembered_login_is_worth_no_more_than_the_store_says(sealed: Builder, clock: Clock) -> None:
     """D50, D61: stepped down by its clocks, also for who kept a cookie of before, or never got the new one."""
-    house = sealed(timeouts=coatcheck.timeouts(idle=IDLE, absolute=DAY))
+    house = sealed(timeouts=coatcheck.timeouts(idle=IDLE, absolute=DAY), carry=["theme"])
     ann = logged_in(house, "ann", remember="1")
     ann.get("/data?write=secret&value=1")
+    ann.get("/data?write=theme&value=Ptarmigan")
     older = ann.copy()
     clock.wind(IDLE + 1)
-    assert ann.get("/me?status=204").status == 204  # an answer that brings the cookie ...
-    assert ann.get("/me").json["level"] == Level.REMEMBERED
-    assert ann.data == {}
-    for jar in (older, ann):  # ... and somebody whom it never reached
+    brought = ann.get("/me?status=204")
+    assert [line.partition("=")[0] for line in brought.set_cookies] == [COOKIE]
+    assert ann.get("/me").set_cookies == [], "the new cookie says it, once"
+    for jar in (older, ann):  # somebody whom that answer never reached, too
         assert jar.get("/me").json["level"] == Level.REMEMBERED
-        assert jar.data == {}
+        assert jar.data == {"theme": "Ptarmigan"}
         assert jar.get("/private?within=99999").status == 401
-    assert {record.level for record in house.control.records(live=True)} == {Level.REMEMBERED}
+    assert {(one.level, one.data) for one in house.control.records(live=True)} == {(Level.REMEMBERED, b"")}
 
 
 def test_older_data_of_the_same_session_can_be_shown_again(sealed: Builder) -> None:
@@ -485,6 +499,17 @@ def test_a_copy_that_lay_unused_for_the_idle_time_is_refused(sealed: Builder, cl
     assert (event.handle, event.detail["because"]) == (ann.handle, "idle")
 
 
+def test_each_copy_that_is_used_gets_a_clock_of_its_own(sealed: Builder, clock: Clock) -> None:
+    """The store's is fresh, since others were here; this browser's cookies are not."""
+    house = sealed()
+    ann = logged_in(house)
+    tab = ann.copy()
+    for _ in range(10):
+        active(ann, clock, 500)
+        assert [line.partition("=")[0] for line in tab.get("/me").set_cookies] == [f"{COOKIE}-seen"]
+    assert tab.user == "alice"
+
+
 def test_a_copy_of_a_cookie_without_the_small_one_is_idle_since_it_was_sealed(sealed: Builder, clock: Clock) -> None:
     house = sealed()
     ann = logged_in(house)
@@ -535,6 +560,17 @@ def test_reading_writes_seldom_and_never_the_data(sealed: Builder, clock: Clock)
     assert {line.partition("=")[0] for line in sent} == {f"{COOKIE}-seen"}
     assert len(sent) == house.commits - before <= 20
     assert len(sent) >= 15
+
+
+def test_writing_is_activity_in_the_store_too(sealed: Builder, clock: Clock) -> None:
+    """An application that writes at every request must not find its users idle."""
+    house = sealed()
+    ann = logged_in(house)
+    for number in range(10):
+        clock.wind(IDLE / 2)
+        assert ann.get(f"/data?write=k&value={number}").status == 200
+        assert house.control.records(live=True)[0].seen_at == clock.now
+    assert ann.user == "alice"
 
 
 @pytest.mark.parametrize("target", ["/me?status=204", "/me?status=500", "/nothing"])
@@ -724,6 +760,23 @@ def test_what_is_read_from_the_cookie_alone_has_its_clocks(sealed: Builder, cloc
     assert house.control.records()[1].ended_at is None
 
 
+@pytest.mark.parametrize("verb", ["take", "bump"])
+def test_what_must_happen_once_does_not_happen_from_the_cookie_alone(sealed: Builder, verb: str) -> None:
+    """D54: nor does it when the store is back before the request is over."""
+    house = sealed(store_down="reads")
+    ann = logged_in(house)
+    ann.get("/data?write=otp&value=7")
+    before = house.control.records()
+    house.control.trouble.fail("load")
+    sent = ann.prepare("GET", "/me")
+    session = house.exchange("begin", Request("GET", "https", "/me", sent.lines))
+    house.control.trouble.fail(None)
+    with pytest.raises(StoreError, match="can only be read"):
+        house.exchange(verb, session, "otp")
+    assert house.control.records() == before
+    assert ann.data == {"otp": "7"}
+
+
 def test_a_write_whose_second_look_fails_is_a_503(sealed: Builder) -> None:
     """D54, promise 8: the store went away between the two looks."""
     house = sealed()
@@ -841,10 +894,22 @@ def test_alone_a_passive_page_is_no_activity_and_reading_seldom_sets_a_cookie(al
         sent += ann.get("/me").set_cookies
     assert {line.partition("=")[0] for line in sent} == {f"{COOKIE}-seen"}
     assert 5 < len(sent) <= 10
-    for _ in range(2):
-        clock.wind(IDLE / 2)
-        assert ann.get("/session/status").set_cookies == []
+    for target in ("/session/status", "/session/status?do=write"):
+        clock.wind(IDLE / 3)
+        assert [line.partition("=")[0] for line in ann.get(target).set_cookies] == [COOKIE] * ("write" in target)
+    clock.wind(IDLE / 3)
     assert ann.get("/me").status == 401
+
+
+def test_alone_an_open_connection_lives_as_long_as_its_session(alone: House, clock: Clock) -> None:
+    """There is no record to look at: what it was opened with tells when it is over."""
+    ann = logged_in(alone)
+    session = alone.exchange("begin", Request("GET", "https", "/sse", ann.prepare("GET", "/sse").lines))
+    assert alone.exchange("reason_over", session) is None
+    clock.wind(IDLE - 1)
+    assert alone.exchange("reason_over", session) is None
+    clock.wind(1)
+    assert alone.exchange("reason_over", session) == "idle"
 
 
 def test_alone_a_copy_outlives_the_logout(alone: House) -> None:

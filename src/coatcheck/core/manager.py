@@ -586,6 +586,9 @@ class SessionManager:
     ) -> tuple[V, Update | None]:
         """Change what the cookie brought, and have every older cookie refused: so of all that present it, one wins."""
         self.need_store("take and bump")
+        if visit.reads_only:
+            message = "the store does not answer: until it does, this session can only be read"
+            raise StoreError(message)
         if visit.outcome is not None or visit.request.kind == "websocket" or visit.ticket is None:
             message = "a sealed session is changed by a cookie, which only the start of a response can carry"
             raise SettledError(message)
