@@ -277,7 +277,7 @@ async def test_the_watch_of_the_store_ends_with_the_last_connection_and_begins_a
             await line.leave()
         assert counted[-1] == "begun"
         await lines[2].leave()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
         assert counted[-1] == "ended"
         assert site.lookouts == 0
     assert counted == ["begun", "ended"] * 2
@@ -306,7 +306,7 @@ async def test_a_client_that_leaves_while_we_begin_to_listen_leaves_nothing_behi
     await asyncio.sleep(0.01)
     await line.leave()
     going.set()
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
     assert ended == [1]
     assert site.lookouts == 0
 

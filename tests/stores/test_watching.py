@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,14 @@ from coatcheck.core.model import Change, End, EndOthers, Handle, Insert, Limit, 
 from coatcheck.flow.async_ import AsyncWatchedStore
 from coatcheck.flow.sync import WatchedStore
 from coatcheck.stores.memory import AsyncMemoryStore, MemoryStore
+from coatcheck.stores.postgres import AsyncPostgresStore, PostgresStore
+from coatcheck.stores.redis import AsyncRedisStore, RedisStore
 from coatcheck.stores.sqlite import AsyncSqliteStore, SqliteStore, rows, threads, watching
 from coatcheck.testing.clock import Clock
 from coatcheck.testing.face import TURN, Face, event, make
+from tests.conftest import server_or_skip
+from tests.support.servers import postgres as postgres_servers
+from tests.support.servers import redis as redis_servers
 
 FORK = multiprocessing.get_context("fork")
 QUIET = 0.6
@@ -45,11 +52,36 @@ class Kind:
     shared: bool = True
 
 
+@cache
+def postgres() -> str:
+    """Return the URL of a PostgreSQL."""
+    return server_or_skip(postgres_servers.server).url
+
+
+@cache
+def redis() -> str:
+    """Return the URL of a Redis."""
+    return server_or_skip(redis_servers.single).url
+
+
+def named(folder: Path) -> str:
+    """Return a prefix that no other test has."""
+    return f"w{sha256(str(folder).encode()).hexdigest()[:12]}_"
+
+
 KINDS = [
     Kind("memory", lambda _, clock: MemoryStore(clock=clock), 0.0, shared=False),
     Kind("memory, awaited", lambda _, clock: AsyncMemoryStore(clock=clock), 0.0, shared=False),
     Kind("sqlite", lambda folder, clock: SqliteStore(folder / "sessions.db", clock=clock), 0.5),
     Kind("sqlite, awaited", lambda folder, clock: AsyncSqliteStore(folder / "sessions.db", clock=clock), 0.5),
+    Kind("postgres", lambda folder, clock: PostgresStore(postgres(), prefix=named(folder), clock=clock), 0.5),
+    Kind(
+        "postgres, awaited",
+        lambda folder, clock: AsyncPostgresStore(postgres(), prefix=named(folder), clock=clock),
+        0.5,
+    ),
+    Kind("redis", lambda folder, clock: RedisStore(redis(), prefix=named(folder), clock=clock), 0.5),
+    Kind("redis, awaited", lambda folder, clock: AsyncRedisStore(redis(), prefix=named(folder), clock=clock), 0.5),
 ]
 
 
@@ -115,15 +147,6 @@ def test_every_change_of_a_record_is_heard(
     face.done(change(face, clock))
     assert ear.hears(*heard)
     assert not ({*"abc"} - heard) & {*ear.heard}, "of what did not change nothing is said"
-
-
-def test_the_first_sight_of_a_turn_is_heard(face: Face, clock: Clock) -> None:
-    face.done(Update(record=replace(face.have("a"), turn_proof=b"next" * 8, used_at=None), was=1))
-    ear = Ear(face)
-    ear.heard.clear()
-    face.done(Touch(handle="a", seen_at=clock.now, turn_proof=b"next" * 8))
-    assert face.have("a").used_at is not None
-    assert ear.hears("a")
 
 
 def test_mere_activity_is_not_heard_nor_what_came_to_nothing(face: Face, clock: Clock) -> None:

@@ -89,7 +89,7 @@ class Lookout:
         if self._epochs is not None:
             self._epochs.cancel()
         if self._stop is not None:
-            self._stop()
+            self._loop.run_in_executor(None, self._stop)  # it may wait for a thread
         self._stop = self._epochs = None
 
     async def listens(self) -> bool:
@@ -120,7 +120,7 @@ class Lookout:
                 self._stop = stop
                 self._epochs = asyncio.create_task(self._mind_epochs())
             else:
-                stop()  # all have left meanwhile
+                self._loop.run_in_executor(None, stop)  # all have left meanwhile
         finally:
             self._beginning = None
 

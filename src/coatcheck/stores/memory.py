@@ -355,7 +355,10 @@ class _Rows:
             return False
         if stored.subject != record.subject or stored.realm != record.realm or record.deadline < stored.deadline:
             return False
-        self._replace(ledger.updated(stored, record, commit_id, now))
+        shelf = self._shelf
+        shelf.records[record.handle] = ledger.updated(stored, record, commit_id, now)
+        if shelf.watchers:
+            shelf.changed.append(record.handle)
         return True
 
     def touch(self, change: Touch, now: Instant) -> bool:
@@ -365,18 +368,8 @@ class _Rows:
         record = ledger.touched(stored, change, now)
         if record is stored:
             return False
-        if record.version == stored.version:  # mere activity, of which nobody is told
-            self._shelf.records[record.handle] = record
-        else:
-            self._replace(record)
+        self._shelf.records[record.handle] = record  # activity, of which nobody is told
         return True
-
-    def _replace(self, record: Record) -> None:
-        """Put a record in place of an older one whose end does not come later."""
-        shelf = self._shelf
-        shelf.records[record.handle] = record
-        if shelf.watchers:
-            shelf.changed.append(record.handle)
 
     def unended(self, realm: str, subject: str) -> list[Record]:
         records = self._shelf.records

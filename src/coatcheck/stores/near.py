@@ -154,7 +154,9 @@ class NearStore:
 
     def close(self) -> None:
         """Forget the copies and close the store."""
-        self.copies.forget()
+        stop = self.copies.forget()
+        if stop is not None:
+            stop()
         self.store.close()
 
 
@@ -219,7 +221,10 @@ class AsyncNearStore:
 
     async def close(self) -> None:
         """Forget the copies and close the store."""
-        self.copies.forget(_running_loop())
+        loop = _running_loop()
+        stop = self.copies.forget(loop)
+        if stop is not None:
+            await loop.run_in_executor(None, stop)  # it may wait for a thread
         await self.store.close()
 
 
@@ -335,13 +340,11 @@ class Copies:
         self.notice(None)  # what changed before is not heard any more
         self._keeping = True
 
-    def forget(self, loop: AbstractEventLoop | None = None) -> None:
-        """Forget the copies, and stop listening here."""
-        stop = self._stops.pop(loop or _THREADS, None)
-        if stop is not None:
-            stop()
+    def forget(self, loop: AbstractEventLoop | None = None) -> Stop | None:
+        """Forget the copies; return what ends the listening that was begun here."""
         self._keeping = not self._watched
         self.notice(None)
+        return self._stops.pop(loop or _THREADS, None)
 
 
 class _Threads:
