@@ -16,6 +16,9 @@ from coatcheck.testing.clock import Clock
 from tests.conftest import server_or_skip
 from tests.support.servers import mysql, postgres, redis
 
+PATIENCE = 30.0
+"""Seconds for a commit: the machine may be busy."""
+
 _numbers = itertools.count(1)
 
 
@@ -35,13 +38,13 @@ def _redis(store: Any, _: Path, clock: Clock) -> Any:
 
 def _postgres(store: Any, _: Path, clock: Clock) -> Any:
     url = server_or_skip(postgres.server).url
-    return store(url, prefix=f"move{next(_numbers)}_", clock=clock, load_deadline=5.0, commit_deadline=10.0)
+    return store(url, prefix=f"move{next(_numbers)}_", clock=clock, load_deadline=PATIENCE, commit_deadline=PATIENCE)
 
 
 def _mysql(store: Any, _: Path, clock: Clock) -> Any:
     server, database = server_or_skip(mysql.shared)
     prefix = f"move{next(_numbers)}_"
-    return store(server.url(database), prefix=prefix, clock=clock, load_deadline=5.0, commit_deadline=10.0)
+    return store(server.url(database), prefix=prefix, clock=clock, load_deadline=PATIENCE, commit_deadline=PATIENCE)
 
 
 Makes = Callable[[Any, Path, Clock], Any]
@@ -66,9 +69,10 @@ def made(kind: str, folder: Path, clock: Clock, *, awaited: bool = False) -> Any
 
 def pair(kind: str, folder: Path, clock: Clock) -> DualStore:
     """Return two empty stores of a kind as one."""
-    return DualStore(made(kind, folder, clock), made(kind, folder, clock))
+    return DualStore(made(kind, folder, clock), made(kind, folder, clock), commit_deadline=PATIENCE)
 
 
 def async_pair(kind: str, folder: Path, clock: Clock) -> AsyncDualStore:
     """Return the same, awaited."""
-    return AsyncDualStore(made(kind, folder, clock, awaited=True), made(kind, folder, clock, awaited=True))
+    new, old = (made(kind, folder, clock, awaited=True) for _ in range(2))
+    return AsyncDualStore(new, old, commit_deadline=PATIENCE)

@@ -54,7 +54,10 @@ LOAD, COMMIT = 0.4, 0.6
 """The deadlines of the stores here, in seconds."""
 
 GRACE = 1.0
-"""What a call may take beyond its deadline, on a busy machine."""
+"""What a call may take beyond its deadline."""
+
+BUSY = 3.0
+"""... while threads of ours keep the machine busy."""
 
 
 LISTENING = 2
@@ -296,7 +299,7 @@ def attempt(place: Place, commit_id: bytes, changes: Sequence[Change], durable: 
     except (NotApplied, Unknown, Unconfirmed) as error:
         return error
     finally:
-        assert time.monotonic() - began < COMMIT + GRACE
+        assert time.monotonic() - began < COMMIT + BUSY
     return None
 
 
@@ -715,17 +718,17 @@ def test_a_watcher_that_was_cut_off_says_so_and_goes_on(place: Place) -> None:
         stop = asyncio.run_coroutine_threadsafe(stop, place.store.loop).result(10)
     try:
         place.setup(End(handle="before", because="logout"))
-        assert eventually(lambda: "before" in heard or None in heard)
+        assert eventually(lambda: "before" in heard or None in heard, 15)
         heard.clear()
         place.network.refuse()
         place.setup(End(handle="h", because="logout"))
         time.sleep(0.1)
         place.network.heal()
-        assert eventually(lambda: "h" in heard or None in heard), "a change while it was cut off went unheard"
+        assert eventually(lambda: "h" in heard or None in heard, 15), "a change while it was cut off went unheard"
         heard.clear()
         place.setup(Insert(record=make("after", place.clock)))
         place.setup(End(handle="after", because="logout"))
-        assert eventually(lambda: "after" in heard or None in heard), "it does not go on"
+        assert eventually(lambda: "after" in heard or None in heard, 15), "it does not go on"
     finally:
         stop()
 

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from itertools import count
 from typing import Any
 
 import psycopg
@@ -35,13 +34,11 @@ from coatcheck.stores.postgres import AsyncPostgresStore, PostgresStore
 from coatcheck.testing.clock import Clock
 from coatcheck.testing.face import event, make
 from tests.conftest import server_or_skip
-from tests.support.servers.postgres import Postgres
+from tests.support.servers.postgres import Postgres, a_prefix
 from tests.support.servers.postgres import server as shared
 
 LONG = int(os.environ.get("COATCHECK_TEST_POSTGRESQL_KILLS", "3"))
 """How often the server is killed; 100 is the long form."""
-
-_numbers = count(1)
 
 Admin = psycopg.Connection[Any]
 
@@ -58,8 +55,8 @@ def admin(server: Postgres) -> Iterator[Admin]:
 
 
 @pytest.fixture
-def prefix() -> str:
-    return f"r{next(_numbers)}_"
+def prefix(server: Postgres) -> Iterator[str]:
+    yield from a_prefix(server.url)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import count
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -26,10 +25,8 @@ from coatcheck.stores.postgres import AsyncPostgresStore, PostgresStore, heralds
 from coatcheck.testing.clock import Clock
 from coatcheck.testing.face import make
 from tests.conftest import server_or_skip
-from tests.support.servers.postgres import Postgres
+from tests.support.servers.postgres import Postgres, a_prefix
 from tests.support.servers.postgres import server as shared
-
-_numbers = count(1)
 
 Store = PostgresStore
 
@@ -40,8 +37,8 @@ def server() -> Postgres:
 
 
 @pytest.fixture
-def prefix() -> str:
-    return f"w{next(_numbers)}_"
+def prefix(server: Postgres) -> Iterator[str]:
+    yield from a_prefix(server.url)
 
 
 @pytest.fixture

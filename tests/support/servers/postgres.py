@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import secrets
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
 
 from .base import PATIENCE, NoServerError, Server, as_user, directory, free_port, named
 
@@ -108,6 +111,19 @@ class Postgres:
 def server() -> Postgres:
     """Return the server that all tests of this process share."""
     return Postgres()
+
+
+def a_prefix(url: str) -> Iterator[str]:
+    """Yield what no table begins with; afterwards nothing begins with it again."""
+    prefix = f"t{secrets.token_hex(4)}_"
+    yield prefix
+    like = prefix.replace("_", r"\_") + "%"
+    with psycopg.connect(url, autocommit=True) as connection:
+        tables = connection.execute("select tablename from pg_tables where tablename like %s", (like,)).fetchall()
+        functions = connection.execute("select proname from pg_proc where proname like %s", (like,)).fetchall()
+        for kind, names in (("table", tables), ("function", functions)):
+            for (name,) in names:
+                connection.execute(sql.SQL(f"drop {kind} {{}} cascade").format(sql.Identifier(name)))
 
 
 def _binaries() -> Path:

@@ -94,7 +94,9 @@ class House:
             "keepalives_interval": 5,
             "keepalives_count": 3,
         }
-        return {**defaults, **self._given, "options": f"{options} {self._given.get('options') or ''}".strip()}
+        # In a database without an encoding, text would come as bytes.
+        ours = {"client_encoding": "UTF8", "options": f"{options} {self._given.get('options') or ''}".strip()}
+        return {**defaults, **self._given, **ours}
 
 
 def _check(**settings: float) -> None:
