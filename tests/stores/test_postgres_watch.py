@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from coatcheck.core.model import End, EndOthers, Insert, Touch, Update
+from coatcheck.core.model import End, EndOthers, Event, Insert, Touch, Update
 from coatcheck.flow.async_ import AsyncWatchedStore
 from coatcheck.flow.sync import WatchedStore
 from coatcheck.stores.postgres import AsyncPostgresStore, PostgresStore, heralds
@@ -82,6 +82,8 @@ def test_another_process_hears_of_every_change_but_activity(store: Store, server
     stop = other.watch(heard.append)
     at = store.load("a").seen_at
     assert store.commit(b"t", [Touch(handle="a", seen_at=at + 1)], durable=False) is None
+    said = Event(name="seen", at=at)
+    assert store.commit(b"s", [Touch(handle="c", seen_at=at + 1, events=(said,))], durable=False) is None
     update(store, "b")
     end(store, "a")
     assert heard.until(lambda told: "a" in told and "b" in told)
