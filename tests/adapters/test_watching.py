@@ -391,8 +391,9 @@ async def test_a_store_that_tells_nothing_is_asked(plain: Any) -> None:
     assert await line.over() < 2.5
 
 
+@pytest.mark.parametrize("error", [StoreError, ZeroDivisionError])
 async def test_a_store_that_cannot_tell_just_now_is_asked_until_it_can(
-    plain: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    plain: Any, error: type[Exception], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watching, "RETRY", 0.3)
     site = Site(plain, every=0.1)
@@ -402,7 +403,7 @@ async def test_a_store_that_cannot_tell_just_now_is_asked_until_it_can(
         tries.append(time.monotonic())
         if len(tries) == 1:
             message = "no connection for it"
-            raise StoreError(message)
+            raise error(message)
         return await real(notice)
 
     site.store.watch = watch

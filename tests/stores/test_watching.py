@@ -277,7 +277,7 @@ def watchers(expected: int) -> bool:
     """Tell whether so many threads look, or soon will: the last listener does not wait for its thread."""
     end = time.monotonic() + 5
     while True:
-        found = sum(thread.name == "coatcheck-watcher" for thread in threading.enumerate())
+        found = sum(thread.name == "coatcheck-sqlite-watcher" for thread in threading.enumerate())
         if found == expected or time.monotonic() > end:
             return found == expected
         time.sleep(0.005)

@@ -112,7 +112,7 @@ class Lookout:
     async def _begin(self, store: AsyncWatchedStore) -> None:
         try:
             stop = await store.watch(self._hear)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is: what nobody watches is not left open
             logger.warning("open connections look every %g s: %s", self._watching.every, error)
             self._retry_at = time.monotonic() + RETRY
         else:

@@ -298,15 +298,15 @@ class Copies:
     def drop(self, changes: Sequence[Change]) -> None:
         """Drop what a commit of ours changes."""
         for change in changes:
-            if isinstance(change, Update | Insert | Replace):
+            if isinstance(change, (Update, Insert, Replace)):
                 self.notice(change.record.handle)
-            elif isinstance(change, Touch | End):
+            elif isinstance(change, (Touch, End)):
                 self.notice(change.handle)
             if isinstance(change, Replace):
                 self.notice(change.old)
             if isinstance(change, EndOthers):
                 self._drop_subject(change.realm, change.subject)
-            elif isinstance(change, Insert | Replace) and change.limit is not None:
+            elif isinstance(change, (Insert, Replace)) and change.limit is not None:
                 self._drop_subject(change.record.realm, change.record.subject)  # it may evict others
             elif isinstance(change, RaiseEpoch) or (isinstance(change, End) and not self._watched):
                 self.notice(None)  # an End may follow a replaced session to its successor, which it does not name

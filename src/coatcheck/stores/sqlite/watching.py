@@ -72,7 +72,7 @@ class Watcher:
         self._stopped = False
         weakref.finalize(file, self.leave)
         self._thread = threading.Thread(
-            target=self._work, args=(weakref.ref(file),), name="coatcheck-watcher", daemon=True
+            target=self._work, args=(weakref.ref(file),), name="coatcheck-sqlite-watcher", daemon=True
         )
         self._thread.start()
 
