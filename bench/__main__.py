@@ -29,6 +29,8 @@ GOALS = {
     "memory / no cookie": 3.0,
     "memory / read": 10.0,
     "memory / write": 16.0,
+    "near memory / read": 8.0,
+    "near sqlite / read": 8.0,
     "sqlite / no cookie": 3.0,
     "sqlite / read": 18.0,
     "sqlite / write": 45.0,

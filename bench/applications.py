@@ -19,7 +19,9 @@ from coatcheck.adapters.asgi import SessionMiddleware
 from coatcheck.core import codec, records, tokens
 from coatcheck.core.model import Client, Insert, Request
 from coatcheck.core.sealed import Sealer
+from coatcheck.core.secrecy import Secrecy
 from coatcheck.core.session import Login
+from coatcheck.stores.near import near
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -148,9 +150,10 @@ def signed_in(manager: SessionManager) -> tuple[bytes, Insert]:
     """Return the cookie of a stored, logged-in session, and the change that stores it."""
     ticket = manager.mint()
     who = Login("alice", ("pwd",), 10, remember=False, ticket=ticket)
-    record = records.made(
-        manager.realm, ticket, who, manager.clocks, manager.now(), Client("192.0.2.7", "bench"), codec.encode(DATA)
-    )
+    secrecy = Secrecy(manager.realm.encode(), manager.entropy, on=manager.settings.secrecy)
+    data = secrecy.kept(ticket, codec.encode(DATA))
+    client = Client("192.0.2.7", "bench")
+    record = records.made(manager.realm, ticket, who, manager.clocks, manager.now(), client, data)
     return manager.cookie.name.encode() + b"=" + tokens.value_of(ticket), Insert(record=record)
 
 
@@ -169,6 +172,13 @@ def ours(name: str, make_store: Callable[[], Any]) -> list[Case]:
     app = SessionMiddleware(login, store=store, origins=["https://localhost"])
     found.append(Case(f"{name} / login", app, b"", "POST", store=store, expect=b"set-cookie"))
     return found
+
+
+def copied(make_store: Callable[[], Any]) -> list[Case]:
+    """Return the cases of a store that is read from near copies, as often as it can be; its own name tells which."""
+    store = near(make_store())
+    name = type(store.store).__name__.removeprefix("Async").removesuffix("Store").lower()
+    return [case for case in ours(f"near {name}", lambda: store) if case.name.endswith(("/ read", "/ write"))]
 
 
 LATER = 600.0
@@ -209,6 +219,18 @@ def sealed_in(manager: SessionManager, chosen: Sealed, ago: float) -> tuple[byte
     return b"; ".join(line.partition(b";")[0] for line in lines), Insert(record=record)
 
 
+def secret(name: str, make_store: Callable[[], Any]) -> list[Case]:
+    """Return the cases of one store that keeps data sealed."""
+    found = []
+    for label, handler in (("read", read), ("write", write)):
+        store = make_store()
+        manager = SessionManager(origins=["https://localhost"], secrecy=True)
+        cookie, insert = signed_in(manager)
+        app = SessionMiddleware(handler, store=store, manager=manager)
+        found.append(Case(f"{name}, secrecy / {label}", app, cookie, store=store, insert=insert, expect=b"vary"))
+    return found
+
+
 def starlette() -> list[Case]:
     """Return the cases of Starlette's signed cookie."""
     signer = itsdangerous.TimestampSigner("bench-key-of-no-use-but-here")
@@ -236,9 +258,12 @@ def cases(folder: Path) -> list[Case]:
         Case("bare", untouched),
         *ours("memory", lambda: MemoryStore().as_async()),
         *ours("sqlite", sqlite),
+        *(case for store in (lambda: MemoryStore().as_async(), sqlite) for case in copied(store)),
         *sealed("sealed alone", None),
         *sealed("sealed, memory", lambda: MemoryStore().as_async()),
         *sealed("sealed, sqlite", sqlite),
+        *secret("memory", lambda: MemoryStore().as_async()),
+        *secret("sqlite", sqlite),
         *starlette(),
     ]
 

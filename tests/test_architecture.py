@@ -38,15 +38,15 @@ FLOORS = (
     {"errors"},
     {"model"},
     {"clients", "codec", "cookies", "facts", "keyring", "ledger", "noise", "paging", "replies", "typed"},
-    {"csrf", "dbsc", "detectors", "policies", "sealed", "session", "tokens"},
+    {"csrf", "dbsc", "detectors", "policies", "roots", "rotation", "sealed", "secrecy", "session", "tokens"},
     {"records", "settings"},
     {"screen", "settler"},
     {"manager"},
 )
 
-# Stores do not know each other; these know them all. `sql`, `rounds` and `draft`, without a driver, are known to any.
+# Stores do not know each other; these know them all. What is SHARED, without a driver, is known to any.
 DOORS = {"__init__", "faces", "urls"}
-SHARED = {"sql", "rounds", "draft"}
+SHARED = {"sql", "rounds", "draft", "batches", "keeping"}
 
 # What is imported in these places and nowhere else. A trailing slash names a folder.
 ONLY_IN = {

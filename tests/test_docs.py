@@ -60,3 +60,21 @@ def test_a_fault_in_a_document_is_reported_with_its_line() -> None:
     with pytest.raises(KeyError) as caught:
         run(ROOT / "docs" / "planted.md", text)
     assert caught.traceback[-1].lineno + 1 == 11
+
+
+NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_test_that_a_document_names_is_there(path: Path) -> None:
+    """Guarantees are backed by tests; a test that was renamed or deleted no longer backs anything."""
+    gone = [
+        f"{file}::{name}"
+        for file, name in NAMED.findall(path.read_text("utf-8"))
+        if not (ROOT / file).exists() or f"def {name}(" not in (ROOT / file).read_text("utf-8")
+    ]
+    assert gone == []
+
+
+def test_the_guarantees_of_the_stores_name_their_tests() -> None:
+    assert len(NAMED.findall((ROOT / "docs" / "stores.md").read_text("utf-8"))) >= 20

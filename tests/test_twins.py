@@ -1,4 +1,4 @@
-"""flow/sync.py and flow/async_.py are one text: without the words of waiting they are equal.
+"""flow/sync.py and flow/async_.py are one text, and so are the files of keys: equal but for the words of waiting.
 
 The rule: `async` and `await` fall, `Async` in front of a name falls, and the few pairs below stand for each other.
 Where a line is broken and how imports are ordered does not count; comments and docstrings do.
@@ -15,10 +15,13 @@ import pytest
 
 FLOW = Path(__file__).resolve().parents[1] / "src" / "coatcheck" / "flow"
 
-# (in async_.py, in sync.py), besides the syntax of waiting and `Async` in front of a name
+TWINS = (("async_.py", "sync.py"), ("async_keys.py", "keys.py"))
+
+# (in the async twin, in the other), besides the syntax of waiting and `Async` in front of a name
 PAIRS = (
     ("The flow, awaiting:", "The flow, blocking:"),
     ("from asyncio import sleep", "from time import sleep"),
+    ("from .async_keys import", "from .keys import"),
 )
 
 BLOCKING = {ast.AsyncFunctionDef: ast.FunctionDef, ast.AsyncFor: ast.For, ast.AsyncWith: ast.With}
@@ -62,11 +65,12 @@ def normal(text: str) -> list[str]:
 def differences(asynchronous: str, blocking: str) -> list[str]:
     """Return where the twins differ, as a diff."""
     pair = normal(as_sync(asynchronous)), normal(blocking)
-    return list(unified_diff(*pair, "async_.py, as sync", "sync.py", lineterm="", n=2))
+    return list(unified_diff(*pair, "the async one, as sync", "the other", lineterm="", n=2))
 
 
-def test_the_flows_are_twins() -> None:
-    found = differences((FLOW / "async_.py").read_text(), (FLOW / "sync.py").read_text())
+@pytest.mark.parametrize(("awaiting", "blocking"), TWINS)
+def test_the_flows_are_twins(awaiting: str, blocking: str) -> None:
+    found = differences((FLOW / awaiting).read_text(), (FLOW / blocking).read_text())
     assert not found, "\n".join(found)
 
 

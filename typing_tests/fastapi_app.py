@@ -21,6 +21,12 @@ async def login(session: CurrentSession) -> dict[str, str | None]:
     return {"handle": session.handle}
 
 
+@app.get("/admin")
+async def admin(session: Annotated[Session, Depends(RequireLogin(fresh=True))]) -> str | None:
+    """Say who is there, as the store knows it now."""
+    return session.subject
+
+
 @app.get("/me")
 async def me(session: Annotated[Session, Depends(RequireLogin(within=timedelta(minutes=10)))]) -> str | None:
     """Say who is there."""

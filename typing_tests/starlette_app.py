@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from coatcheck import AsyncRegistry, Level, MemoryStore, Refusal, Session, SessionLimit, Typed, timeouts
+from coatcheck import AsyncRegistry, Level, MemoryStore, Refusal, Session, SessionLimit, Typed, near, timeouts
 from coatcheck.adapters.starlette import SessionMiddleware, exchange_of, refusal_response, session_of
 
 
@@ -44,7 +44,9 @@ async def home(request: Request) -> Response:
 
 async def end(request: Request) -> Response:
     """End sessions from outside."""
-    store = MemoryStore().as_async()
+    store = near(MemoryStore().as_async())
+    await exchange_of(request).confirm(session_of(request))
+    session_of(request).require_login(fresh=True)
     registry = AsyncRegistry(store)
     page = await registry.find("alice")
     ended: list[bool] = [await registry.revoke(record.handle, "owner", subject="alice") for record in page.items]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import make_server
 
-from coatcheck import Key, Keyring, MemoryStore, Registry, Sealed, SessionManager
+from coatcheck import Key, Keyring, MemoryStore, Registry, Sealed, SessionManager, near
 from coatcheck.adapters.wsgi import SessionMiddleware, exchange_of, session_of
 from coatcheck.testing import Clock, sign_in
 
@@ -25,7 +25,7 @@ def hello(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[b
 
 
 clock = Clock()
-store = MemoryStore(clock=clock)
+store = near(MemoryStore(clock=clock), max_stale=2.0)
 app = SessionMiddleware(hello, store=store, manager=SessionManager(clock=clock, origins=["https://shop.example"]))
 name, value = sign_in(store, "alice", data={"visits": 6})
 assert [record.subject for record in Registry(store, clock=clock).find("alice").items] == ["alice"]

@@ -122,7 +122,7 @@ def starlette_probe(probe: Probe) -> Starlette:
 def starlette_inside(probe: Probe, **how: Any) -> Any:
     """Return the Starlette probe with our middleware added to it: errors go past it."""
     app = starlette_probe(probe)
-    app.add_middleware(SessionMiddleware, watch_every=WATCH, **how)
+    app.add_middleware(SessionMiddleware, watch_every=WATCH, watch_recheck=WATCH, **how)
     return app
 
 
@@ -131,13 +131,13 @@ def starlette_outside(probe: Probe, **how: Any) -> Any:
     app = starlette_probe(probe)
     app.debug = True
     app.add_exception_handler(Refusal, refusal_response)
-    return SessionMiddleware(app, watch_every=WATCH, **how)
+    return SessionMiddleware(app, watch_every=WATCH, watch_recheck=WATCH, **how)
 
 
 def fastapi_probe(probe: Probe, **how: Any) -> Any:
     """Return the probe as a FastAPI application that gets its session by injection."""
     app = FastAPI(openapi_url=None)
-    app.add_middleware(ours_for_fastapi.SessionMiddleware, watch_every=WATCH, **how)
+    app.add_middleware(ours_for_fastapi.SessionMiddleware, watch_every=WATCH, watch_recheck=WATCH, **how)
 
     @app.api_route("/health", methods=["GET", "POST"])
     def well() -> Response:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException,
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 
-from coatcheck import MemoryStore, Registry, Session, SessionManager
+from coatcheck import MemoryStore, Registry, Session, SessionManager, near
 from coatcheck.adapters.fastapi import CurrentSession, RequireLogin, SessionMiddleware, exchange_of, session_of
 from coatcheck.testing import Clock, sign_in
 
@@ -50,6 +50,10 @@ def application(store: Any, **how: Any) -> FastAPI:
 
     @app.get("/sure")
     async def sure(session: Annotated[Session, Depends(RequireLogin(level=20))]) -> str | None:
+        return session.subject
+
+    @app.get("/fresh")
+    async def fresh(session: Annotated[Session, Depends(RequireLogin(fresh=True))]) -> str | None:
         return session.subject
 
     @router.get("/data")
@@ -115,6 +119,22 @@ def store() -> MemoryStore:
 @pytest.fixture
 def client(store: MemoryStore) -> TestClient:
     return TestClient(application(store), base_url=HTTPS, headers=OURS, raise_server_exceptions=False)
+
+
+def test_a_dependency_reads_what_a_copy_is_not_good_enough_for(store: MemoryStore) -> None:
+    copies = near(store, max_stale=60.0)
+    client = TestClient(application(copies), base_url=HTTPS, headers=OURS)
+    client.post("/login")
+    for _ in range(2):
+        assert client.get("/fresh").json() == client.get("/me").json() == "alice"
+    (record,) = Registry(store).find("alice").items
+    copy = copies.glance(record.handle)
+    assert copy is not None
+    Registry(store).revoke(record.handle)
+    copies.copies.came(record.handle, copies.copies.sent(record.handle), copy)  # as if nobody had told us
+    assert client.get("/me").status_code == 200
+    assert client.get("/fresh").status_code == 401
+    assert client.get("/me").status_code == 401
 
 
 def test_login_and_the_next_page(client: TestClient) -> None:

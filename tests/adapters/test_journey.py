@@ -1,5 +1,6 @@
-"""The adapter journey through raw ASGI, Starlette, FastAPI and WSGI, each on memory and on SQLite."""
+"""The adapter journey through raw ASGI, Starlette, FastAPI and WSGI, on memory, on SQLite and through near copies."""
 
+from coatcheck import near
 from coatcheck.adapters import asgi, wsgi
 from coatcheck.testing import Control
 from coatcheck.testing.browser import Driver
@@ -20,8 +21,8 @@ class Asgi(AdapterJourney):
 
     def drive(self, control: Control) -> Driver:
         probe = AsgiProbe(control.probe)
-        app = asgi.SessionMiddleware(probe, store=control.store, manager=control.manager, watch_every=WATCH)
-        return AsgiDriver(app)
+        how = {"watch_every": WATCH, "watch_recheck": WATCH}
+        return AsgiDriver(asgi.SessionMiddleware(probe, store=control.store, manager=control.manager, **how))
 
 
 class StarletteInside(Asgi):
@@ -62,6 +63,23 @@ class WsgiGenerators(Wsgi):
     def drive(self, control: Control) -> Driver:
         probe = WsgiProbe(control.probe, as_list=False)
         return WsgiDriver(wsgi.SessionMiddleware(probe, store=control.store, manager=control.manager))
+
+
+class AsgiNear(Asgi):
+    """Through raw ASGI, with near copies before the store."""
+
+    def drive(self, control: Control) -> Driver:
+        store = near(control.store.as_async())
+        how = {"watch_every": WATCH, "watch_recheck": WATCH}
+        return AsgiDriver(asgi.SessionMiddleware(AsgiProbe(control.probe), store=store, manager=control.manager, **how))
+
+
+class WsgiNear(Wsgi):
+    """Through WSGI, with near copies before the store."""
+
+    def drive(self, control: Control) -> Driver:
+        probe = WsgiProbe(control.probe)
+        return WsgiDriver(wsgi.SessionMiddleware(probe, store=near(control.store), manager=control.manager))
 
 
 class TestAsgiOnMemory(OnMemory, Asgi):
@@ -106,3 +124,11 @@ class TestWsgiOnSqlite(OnSqlite, Wsgi):
 
 class TestWsgiGeneratorsOnMemory(OnMemory, WsgiGenerators):
     """WsgiGenerators on memory."""
+
+
+class TestAsgiNearMemory(OnMemory, AsgiNear):
+    """AsgiNear before memory, which tells at once what changed."""
+
+
+class TestWsgiNearMemory(OnMemory, WsgiNear):
+    """WsgiNear before memory."""

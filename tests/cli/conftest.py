@@ -1,17 +1,23 @@
 """A file of sessions whose clock stands still, and a way to run commands on it."""
 
 import io
+import os
 import sys
+from base64 import b64encode
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from msgspec.structs import replace
 
-from coatcheck.cli import app, door
-from coatcheck.core import codec
+from coatcheck.cli import app, door, migrate
+from coatcheck.core import codec, rotation
 from coatcheck.core.model import Client, Event, Insert, Note, Record
+from coatcheck.core.roots import Roots
+from coatcheck.core.rotation import DAY, Kept, KeptKey
+from coatcheck.flow.keys import NAME
 from coatcheck.stores.sqlite import SqliteStore
 from coatcheck.testing import Clock
 
@@ -19,6 +25,14 @@ NOON = 1_800_014_400.0  # 2027-01-15T12:00:00Z
 URL = "sqlite:///sessions.db"
 SECRET = "a value that stays in the store"
 PROOFS = (b"FAMILY-PROOF" * 2, b"TURN-PROOF--" * 2, b"FORMER-PROOF" * 2, b"NONCE-------" * 2)
+ROOT = sha256(b"the root secret of these scripts").digest()
+KEPT = Kept(
+    2,
+    (
+        KeptKey("0b5e77d2", sha256(b"old").digest(), NOON - 100 * DAY, NOON - 100 * DAY),
+        KeptKey("4f1c09ab", sha256(b"new").digest(), NOON - 10 * DAY - 600, NOON - 10 * DAY),
+    ),
+)
 
 
 class Ran(NamedTuple):
@@ -45,11 +59,15 @@ def clock() -> Clock:
 def store(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> SqliteStore:
     """Return an empty store; the commands open the same file, with the same clock."""
     monkeypatch.chdir(tmp_path)
-    for name in ("COATCHECK_STORE", "COATCHECK_DEBUG", "SUDO_USER"):
+    for name in ("COATCHECK_STORE", "COATCHECK_DEBUG", "COATCHECK_ROOT_SECRET", "SUDO_USER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LOGNAME", "operator")
     monkeypatch.setattr("sys.stdin", io.StringIO())
-    monkeypatch.setattr(door, "open_store", lambda url: SqliteStore(door.file_of(url), clock=clock))
+    monkeypatch.setattr(door, "open_store", lambda url, create: SqliteStore(door.file_of(url), clock=clock))
+    monkeypatch.setattr(migrate, "open_store", lambda url, create=True: SqliteStore(door.file_of(url), clock=clock))
+    monkeypatch.setattr(migrate, "SETTLED_AFTER", 0.0)
+    Path("root.key").write_text(b64encode(ROOT).decode())
+    Path("root.key").chmod(0o600)
     made = SqliteStore("sessions.db", clock=clock)
     made.epochs()
     return made
@@ -93,7 +111,7 @@ def put(store: SqliteStore, clock: Clock) -> Callable[..., Record]:
 
 @pytest.fixture
 def sessions(put: Callable[..., Record], store: SqliteStore) -> None:
-    """Store alice twice, bob (whose handle begins with a dash), nobody, the admin of another realm, and some noise."""
+    """Store alice twice, bob (whose handle begins with a dash), nobody, another realm's admin, some noise, two keys."""
     put("alice-laptop-00001", "alice", 45)
     put("alice-phone-000002", "alice", 20, client=Client("2001:db8::7", "Safari"))
     put("-bob-desktop-00003", "bob", 10)
@@ -101,6 +119,7 @@ def sessions(put: Callable[..., Record], store: SqliteStore) -> None:
     put("admin-desk-0000005", "alice@admin", 3, realm="admin")
     denied = Event(name="csrf_denied", at=NOON - 60, realm="__Host-coat", detail={"count": 7}, noise=True)
     store.commit(b"noise", (Note(events=(denied,)),), durable=False)
+    store.put_key(NAME, Roots([ROOT], os.urandom).wrap(NAME, rotation.packed(KEPT)), None)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coatcheck.core.errors import ConfigError
+from coatcheck.core.errors import ConfigError, StoreError
 from coatcheck.core.keyring import Key, Keyring, _derived
 
 ONE, TWO = os.urandom(32), os.urandom(48)
@@ -85,7 +85,7 @@ def test_the_newest_active_key_works():
 
 
 @pytest.mark.parametrize(
-    ("state", "opens"), [("active", True), ("expired", True), ("pending", False), ("revoked", False)]
+    ("state", "opens"), [("active", True), ("expired", True), ("pending", True), ("revoked", False)]
 )
 def test_a_keys_state_says_whether_it_still_opens(state, opens):
     """TOK-19, D53."""
@@ -102,10 +102,10 @@ def test_a_removed_key_opens_nothing():
 
 
 def test_a_rotation_node_by_node_logs_nobody_out():
-    """D53: in each of the three steps some nodes are a step behind, and each opens what the other sealed."""
+    """D53: in each of the steps some nodes are a step behind, and each opens what the other sealed."""
     steps = [
         ring(Key("one", ONE)),
-        ring(Key("one", ONE), Key("two", TWO, "expired")),
+        ring(Key("one", ONE), Key("two", TWO, "pending")),
         ring(Key("one", ONE), Key("two", TWO)),
         ring(Key("one", ONE, "expired"), Key("two", TWO)),
     ]
@@ -174,3 +174,30 @@ def test_a_ring_that_cannot_work_is_refused(keys, fault):
 
 def test_a_key_shows_its_name_only():
     assert repr(Key("one", ONE)) == str(Key("one", ONE)) == "Key('one', active)"
+
+
+def test_a_ring_that_was_not_read_yet_says_so_instead_of_refusing_everybody():
+    sealed, signed = both.seal(PURPOSE, b"text", CONTEXT), both.sign(PURPOSE, b"text")
+    unread = Keyring.unread(os.urandom)
+    acts = [
+        lambda: unread.seal(PURPOSE, b"", b""),
+        lambda: unread.sign(PURPOSE, b""),
+        lambda: unread.open(PURPOSE, sealed, CONTEXT),
+        lambda: unread.verify(PURPOSE, b"text", signed),
+    ]
+    for act in acts:
+        with pytest.raises(StoreError, match="not been read"):
+            act()
+    unread.replace([Key("one", ONE), Key("two", TWO)])
+    assert unread.open(PURPOSE, sealed, CONTEXT) == b"text"
+    unread.forget()
+    with pytest.raises(StoreError, match="not been read"):
+        unread.open(PURPOSE, sealed, CONTEXT)
+
+
+def test_keys_are_replaced_by_good_ones_only():
+    now = ring(Key("one", ONE))
+    for worse in ([], [Key("two", b"short")], [Key("two", TWO, "expired")]):
+        with pytest.raises(ConfigError):
+            now.replace(worse)
+        assert now.newest.kid == "one"

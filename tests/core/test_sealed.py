@@ -515,3 +515,8 @@ VECTOR = (
     b"HMcE89v_Lv3nbmCi27uFQBMEWMx2I3Ub6G7zx8EOOzsxuK_ym2yF5uXiYYB8cYwGOMmPiYQ50qe5yzbxCK65cv9c0e"
     b"SqMwHHLF_25V5G-95qS-BFVI"
 )
+
+
+def test_secrecy_beside_sealed_tokens_is_refused() -> None:
+    with pytest.raises(ConfigError, match="drop one of them"):
+        SessionManager(sealed=Sealed(keyring=Keyring([Key("k", os.urandom(32))], os.urandom)), secrecy=True)

@@ -314,3 +314,5 @@ def test_a_manager_with_a_salt_mints_a_subject_into_its_shard() -> None:
     shard = shard_of(b"salt", "r", "ann")
     assert {manager.mint("ann").handle[:2] for _ in range(50)} == {shard}
     assert len({manager.mint().handle[:2] for _ in range(50)}) > 10
+    assert {manager.mint(None, "zz" + "A" * 16).handle[:2] for _ in range(50)} == {"zz"}
+    assert {manager.mint("ann", "zz" + "A" * 16).handle[:2] for _ in range(50)} == {shard}

@@ -2,7 +2,7 @@
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypedDict
 from uuid import UUID
 
 import pytest
@@ -100,6 +100,17 @@ def test_a_change_of_what_was_handed_out_counts_even_after_the_response_started(
     cart.append("coat")
     house.exchange.close(session)
     assert house.session().copy() == {"cart": ["hat", "coat"], "n": 1}
+
+
+def test_a_change_of_typed_data_counts_even_after_the_response_started() -> None:
+    house = House({"a": []})
+    session = house.session()
+    kind = TypedDict("kind", {"a": list[int]})  # noqa: UP013 - local to this test
+    typed = session.as_type(kind)
+    house.exchange.finish(session, 200, [])
+    typed.data["a"].append(1)
+    house.exchange.close(session)
+    assert codec.decode(house.stored()) == {"a": [1]}
 
 
 def test_a_change_of_what_was_put_in_counts_even_after_the_response_started() -> None:

@@ -196,7 +196,7 @@ def test_notes_are_bounded_and_safe_between_threads(clock: Clock) -> None:
     def present(number: int) -> None:
         try:
             for tombstone in range(6000):
-                visit = types.SimpleNamespace(notes=())
+                visit = types.SimpleNamespace(notes=(), copied=False)
                 event = Event(name="session_use_after_expire", at=clock.now, handle=f"{number}-{tombstone}")
                 manager._once(visit, event, 3600.0)  # type: ignore[arg-type]
         except BaseException as error:  # noqa: BLE001 - shown below

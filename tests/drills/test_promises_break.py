@@ -337,7 +337,13 @@ class _Journey(AdapterJourney):
 
 def _asgi(control: Control) -> Driver:
     return AsgiDriver(
-        asgi.SessionMiddleware(AsgiProbe(control.probe), store=control.store, manager=control.manager, watch_every=0.1)
+        asgi.SessionMiddleware(
+            AsgiProbe(control.probe),
+            store=control.store,
+            manager=control.manager,
+            watch_every=0.1,
+            watch_recheck=0.1,
+        )
     )
 
 

@@ -76,7 +76,7 @@ def on(house: House, scope: dict[str, Any], act: Callable[[Socket], Awaitable[An
     """Open a connection and do something with it."""
 
     async def done() -> Any:
-        house.served.app._watch_every = EVERY
+        house.served.app.watching.every = house.served.app.watching.recheck = EVERY
         socket = Socket(house.served.app, scope)
         await socket.inbox.put({"type": "websocket.connect"})
         return await act(socket)

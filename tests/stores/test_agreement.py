@@ -1,14 +1,18 @@
-"""Memory and SQLite are one store: whatever is done to both, they answer and keep the same.
+"""All stores are one store: whatever is done to two of them, they answer and keep the same.
 
-The SQLite store decides the commonest changes in one statement each, the memory store by the ledger's functions; this
-holds the two together.
+The SQL stores decide the commonest changes in one statement each, the memory store by the ledger's functions; this
+holds them together. Redis has the same test beside its scripts (test_redis.py).
 """
 
+import os
 import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -18,11 +22,17 @@ from coatcheck.core.model import Change, End, EndOthers, EventQuery, Insert, Lim
 from coatcheck.core.paging import EventsFrom, RecordsFrom, cursor_of, events_from, records_from
 from coatcheck.stores import sql
 from coatcheck.stores.memory import MemoryStore
+from coatcheck.stores.mysql import MySqlStore
+from coatcheck.stores.postgres import PostgresStore
 from coatcheck.stores.sqlite import SqliteStore
 from coatcheck.testing.clock import Clock
 from coatcheck.testing.face import event, full, make
+from tests.conftest import server_or_skip
+from tests.support.servers import mysql, postgres
 
 START = 1_800_000_000.0
+EXAMPLES = int(os.environ.get("COATCHECK_AGREEMENTS", "40"))
+"""Sequences of commits that each server is compared by."""
 
 handles = st.sampled_from(["a", "b", "c", "d", "e"])
 offsets = st.sampled_from([-60.0, -1.0, 0.0, 1.0, 60.0])
@@ -80,23 +90,67 @@ commits = st.tuples(
 )
 
 
+acts_of_a_day = st.lists(commits, min_size=3, max_size=25)
+
+
 @settings(max_examples=250, deadline=None)
-@given(st.lists(commits, min_size=3, max_size=25))
+@given(acts_of_a_day)
 def test_memory_and_sqlite_answer_and_keep_the_same(acts: list[Any]) -> None:
     clock = Clock(START)
     with tempfile.TemporaryDirectory() as folder, closing(SqliteStore(Path(folder, "s.db"), clock=clock)) as on_disk:
-        both = (MemoryStore(clock=clock), on_disk)
-        for commit_id, given_changes, wind, purge in acts:
-            one, other = (store.commit(commit_id, given_changes, durable=False) for store in both)
-            assert one == other
-            clock.wind(wind)
-            if purge:
-                one_purged, other_purged = (store.purge(3) for store in both)
-                assert one_purged == other_purged
-            one_page, other_page = (store.find(Query(live=False)).items for store in both)
-            assert one_page == other_page
-        one_log, other_log = (told(store) for store in both)
-        assert one_log == other_log
+        agree(on_disk, clock, acts)
+
+
+@pytest.fixture(scope="module")
+def on_postgresql() -> Iterator[tuple[Any, Clock, Callable[[], None]]]:
+    server = server_or_skip(postgres.server)
+    clock = Clock(START)
+    store = PostgresStore(server.url, prefix="agreement_", clock=clock)
+    store.epochs()
+    with psycopg.connect(server.url, autocommit=True) as admin:
+        tables = ("sessions", "subjects", "epochs", "events")
+        yield store, clock, lambda: [admin.execute(f"delete from agreement_{name}") for name in tables] and None
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def on_mysql() -> Iterator[tuple[Any, Clock, Callable[[], None]]]:
+    server, name = server_or_skip(mysql.shared)
+    clock = Clock(START)
+    store = MySqlStore(server.empty(name), clock=clock)
+    yield store, clock, lambda: server.empty(name) and None
+    store.close()
+
+
+@pytest.mark.parametrize("where", ["on_postgresql", "on_mysql"])
+@pytest.mark.timeout(300)
+def test_memory_and_a_server_answer_and_keep_the_same(where: str, request: pytest.FixtureRequest) -> None:
+    store, clock, empty = request.getfixturevalue(where)
+
+    @settings(max_examples=EXAMPLES, deadline=None)
+    @given(acts_of_a_day)
+    def holds(acts: list[Any]) -> None:
+        clock.now = START
+        empty()
+        agree(store, clock, acts)
+
+    holds()
+
+
+def agree(other: Any, clock: Clock, acts: list[Any]) -> None:
+    """Do the same to a memory store and another; compare what they answer, keep and tell."""
+    both = (MemoryStore(clock=clock), other)
+    for commit_id, given_changes, wind, purge in acts:
+        one, another = (store.commit(commit_id, given_changes, durable=False) for store in both)
+        assert one == another
+        clock.wind(wind)
+        if purge:
+            one_purged, other_purged = (store.purge(3) for store in both)
+            assert one_purged == other_purged
+        one_page, other_page = (store.find(Query(live=False)).items for store in both)
+        assert one_page == other_page
+    one_log, other_log = (told(store) for store in both)
+    assert one_log == other_log
 
 
 def told(store: Any) -> list[Any]:

@@ -6,10 +6,8 @@ middleware does around it stands in docs/adapters.md. It decides nothing about s
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from contextlib import suppress
-from typing import Any, TypeAlias, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack, overload
 
 from ..core.errors import ConfigError, Refusal
 from ..core.manager import SessionManager
@@ -17,8 +15,11 @@ from ..core.model import Headers, Reply, Request
 from ..core.session import Session, Typed
 from ..core.settings import Keywords
 from ..flow.async_ import AsyncExchange, AsyncStore
-from ..flow.journal import logger
-from ..stores.faces import async_store_of
+from ..stores.faces import async_keys_of, async_store_of
+from .watching import Watch, Watching
+
+if TYPE_CHECKING:
+    from ..flow.async_keys import AsyncKeys
 
 T = TypeVar("T")
 
@@ -30,9 +31,6 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ENDED_CODE = 4401
 """The close code of a websocket whose session ended."""
-FAREWELL = 1.0
-"""Seconds that telling a client so may take: one that does not read any more is left."""
-
 _KEY = "coatcheck"
 
 
@@ -46,13 +44,16 @@ class SessionMiddleware:
         store: str | AsyncStore | Any | None = None,
         manager: SessionManager | None = None,
         watch_every: float = 0.5,
+        watch_recheck: float = 30.0,
+        keys: AsyncKeys | None = None,
         **settings: Unpack[Keywords],
     ) -> None:
         """Wrap an application; `store` is a URL ("sqlite:///sessions.db"), an async store, or None.
 
-        None is for sealed tokens alone. `settings` are those of `Settings`, or `manager` brings them. `watch_every`:
-        seconds between two looks at the session of an open websocket or event stream. Raises ConfigError for what is
-        unsafe; opens nothing.
+        None is for sealed tokens alone. `settings` are those of `Settings`, or `manager` brings them. `keys`: where the
+        sealed tokens' keyring is kept in a store, so that it follows rotations. An open websocket
+        or event stream looks at its session when the store tells of a change, and every `watch_recheck` seconds; where
+        the store cannot tell, every `watch_every` seconds. Raises ConfigError for what is unsafe; opens nothing.
         """
         if manager is not None and settings:
             message = f"give the manager or settings, not both (found {', '.join(sorted(settings))})"
@@ -60,9 +61,9 @@ class SessionMiddleware:
         self.app = app
         self.manager = manager or SessionManager(**settings)
         self.store = async_store_of(store, self.manager.now)
-        self.exchange = AsyncExchange(self.manager, self.store)
+        self.exchange = AsyncExchange(self.manager, self.store, keys=async_keys_of(keys))
         self._owns = isinstance(store, str)
-        self._watch_every = watch_every
+        self.watching = Watching(self.exchange, watch_every, watch_recheck)
         self.name = self.manager.cookie.name
         self._excludes = self.manager.excludes if self.manager.settings.exclude else None
 
@@ -132,23 +133,27 @@ class Http:
         self._replaced = self._complete = False
         self.watch: Watch | None = None
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         """Pass a message on; the start of the response waits for the commit."""
         if message["type"] == "http.response.start":
-            answer = await self.middleware.exchange.finish(self.session, message["status"], message.get("headers", ()))
-            if isinstance(answer, Reply):
-                self._replaced = True
-                await _send_reply(self._send, answer, "http.response")
-                return
-            message["headers"] = answer
-            if self.session.visit.record is not None and _is_event_stream(answer):
-                self.watch = Watch(self.middleware, self.session, self._end)
-        elif self._replaced:
-            return
-        elif self.watch is not None:
+            return self._start(message)
+        if self._replaced:
+            return _nothing()
+        if self.watch is not None:
             if self.watch.reason is not None:
                 raise StreamEnded(self.watch.reason)
             self._complete = not message.get("more_body", False)
+        return self._send(message)
+
+    async def _start(self, message: Message) -> None:
+        answer = await self.middleware.exchange.finish(self.session, message["status"], message.get("headers", ()))
+        if isinstance(answer, Reply):
+            self._replaced = True
+            await _send_reply(self._send, answer, "http.response")
+            return
+        message["headers"] = answer
+        if self.session.visit.record is not None and _is_event_stream(answer):
+            self.watch = self.middleware.watching.over(self.session, self._end)
         await self._send(message)
 
     async def receive(self) -> Message:
@@ -197,7 +202,7 @@ class WebSocket:
                 message["headers"] = answer
             await self._send(message)
             if kind == "websocket.accept" and session.visit.record is not None:
-                self.watch = Watch(self.middleware, session, self._close)
+                self.watch = self.middleware.watching.over(session, self._close)
             return
         if not self._replaced and (self.watch is None or self.watch.reason is None):
             await self._send(message)
@@ -225,67 +230,6 @@ _HANDSHAKE_ANSWERS = ("websocket.accept", "websocket.close", "websocket.http.res
 
 class StreamEnded(OSError):  # noqa: N818 - to an application it is its client's leaving
     """The session of this stream ended, and the stream with it: nothing more can be sent."""
-
-
-class Watch:
-    """Looks at the session of an open connection until it is over; then the connection is, too."""
-
-    def __init__(
-        self,
-        middleware: SessionMiddleware,
-        session: Session,
-        at_end: Callable[[str], Awaitable[None]],
-    ) -> None:
-        """Start looking; `at_end` tells the client."""
-        self.reason: str | None = None
-        self._exchange = middleware.exchange
-        self._session = session
-        self._every = middleware._watch_every  # noqa: SLF001 - the same room
-        self._at_end = at_end
-        self._ended = asyncio.Event()
-        self._pending: asyncio.Future[Message] | None = None
-        self._task = asyncio.create_task(self._look())
-
-    async def receive(self, receive: Receive, ending: Message) -> Message:
-        """Return the next message, or `ending` once the session is over."""
-        if self.reason is not None:
-            return ending
-        if self._pending is None:
-            self._pending = asyncio.ensure_future(receive())
-        ended = asyncio.ensure_future(self._ended.wait())
-        try:
-            await asyncio.wait((self._pending, ended), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ended.cancel()
-        if self.reason is not None or not self._pending.done():
-            return ending
-        message, self._pending = self._pending.result(), None
-        return message
-
-    def caused(self, error: Exception) -> bool:
-        """Tell whether an error is what an application makes of our ending its connection (Starlette wraps it)."""
-        return self.reason is not None and (isinstance(error, OSError) or isinstance(error.__context__, OSError))
-
-    async def stop(self) -> None:
-        """Stop looking; where the session is over, see to it that the client was told."""
-        if self.reason is None:
-            self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        if self._pending is not None:
-            self._pending.cancel()
-
-    async def _look(self) -> None:
-        while self.reason is None:
-            await asyncio.sleep(self._every)
-            try:
-                self.reason = await self._exchange.reason_over(self._session)
-            except Exception:  # noqa: BLE001 - a policy that fails: what nobody watches is not left open
-                logger.exception("the session of an open connection could not be judged; the connection is closed")
-                self.reason = "policy"
-        # the application learns it first: a client that does not read keeps nobody waiting
-        self._ended.set()
-        with suppress(OSError, TimeoutError):
-            await asyncio.wait_for(self._at_end(self.reason), FAREWELL)
 
 
 @overload
@@ -336,6 +280,10 @@ def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
         if name == b"content-type":  # names are lower case in ASGI
             return value.lower().startswith(b"text/event-stream")
     return False
+
+
+async def _nothing() -> None:
+    """Send nothing."""
 
 
 def _can_deny(scope: Scope) -> bool:

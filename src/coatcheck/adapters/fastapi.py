@@ -18,7 +18,7 @@ from .asgi import SessionMiddleware, exchange_of, session_of
 __all__ = ["CurrentSession", "RequireLogin", "SessionMiddleware", "exchange_of", "session_of"]
 
 
-def _current(connection: HTTPConnection) -> Session:
+async def _current(connection: HTTPConnection) -> Session:
     return session_of(connection)
 
 
@@ -29,15 +29,23 @@ CurrentSession = Annotated[Session, Depends(_current)]
 class RequireLogin:
     """A dependency that answers 401 (or sends a browser to the login page) unless somebody is logged in."""
 
-    def __init__(self, *, within: timedelta | float | None = None, level: int | None = None) -> None:
-        """Ask for an authentication not older than `within` (seconds), or at least of a `Level`."""
+    def __init__(
+        self, *, within: timedelta | float | None = None, level: int | None = None, fresh: bool = False
+    ) -> None:
+        """Ask for an authentication not older than `within` (seconds), or at least of a `Level`.
+
+        `fresh`: of a session that was read from the store itself for this request, not from a near copy.
+        """
         self._within = within
         self._level = level
+        self._fresh = fresh
 
-    def __call__(self, connection: HTTPConnection) -> Session:
+    async def __call__(self, connection: HTTPConnection) -> Session:
         """Return the session, or raise FastAPI's own HTTPException."""
         session = session_of(connection)
         try:
+            if self._fresh:
+                await exchange_of(connection).confirm(session)
             session.require_login(within=self._within, level=self._level)
         except Refusal as refusal:
             reply = refusal.reply

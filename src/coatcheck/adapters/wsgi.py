@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, TypeAlias, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack, overload
 
 from ..core.errors import ConfigError, Refusal
 from ..core.manager import SessionManager
@@ -17,7 +17,10 @@ from ..core.model import Reply, Request
 from ..core.session import Session, Typed
 from ..core.settings import Keywords
 from ..flow.sync import Exchange, Store
-from ..stores.faces import store_of
+from ..stores.faces import keys_of, store_of
+
+if TYPE_CHECKING:
+    from ..flow.keys import Keys
 
 T = TypeVar("T")
 
@@ -50,12 +53,14 @@ class SessionMiddleware:
         *,
         store: str | Store | None = None,
         manager: SessionManager | None = None,
+        keys: Keys | None = None,
         **settings: Unpack[Keywords],
     ) -> None:
         """Wrap an application; `store` is a URL ("sqlite:///sessions.db"), a store, or None.
 
-        None is for sealed tokens alone. `settings` are those of `Settings`, or `manager` brings them. Raises
-        ConfigError for what is unsafe.
+        None is for sealed tokens alone. `settings` are those of `Settings`, or `manager` brings them. `keys`: where
+        the sealed tokens' keyring is kept in a store, so that it follows rotations. Raises ConfigError for what is
+        unsafe.
         """
         if manager is not None and settings:
             message = f"give the manager or settings, not both (found {', '.join(sorted(settings))})"
@@ -63,7 +68,7 @@ class SessionMiddleware:
         self.app = app
         self.manager = manager or SessionManager(**settings)
         self.store = store_of(store, self.manager.now)
-        self.exchange = Exchange(self.manager, self.store)
+        self.exchange = Exchange(self.manager, self.store, keys=keys_of(keys))
         self._name = self.manager.cookie.name
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

@@ -17,7 +17,7 @@ from ..core.errors import ConfigError, StoreError
 from ..core.model import Handle, Instant, Record
 from ..core.tokens import is_handle
 from ..flow.sync import Registry, Store
-from ..stores.urls import file_of, open_store
+from ..stores.urls import file_of, is_shared, open_store
 from .views import State, state_of
 
 PAGE: Final = 500
@@ -45,7 +45,7 @@ StoreUrl = Annotated[
         envvar="COATCHECK_STORE",
         metavar="URL",
         show_default=False,
-        help="Where the sessions lie: sqlite:///relative.db or sqlite:////absolute.db",
+        help="Where the sessions lie: sqlite:///relative.db, sqlite:////absolute.db, postgresql://..., redis://...",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -106,14 +106,14 @@ def opened(url: str, realm: str | None = None) -> Iterator[Door]:
     if not url:
         message = "no store is named; give --store sqlite:///path/to/sessions.db, or set COATCHECK_STORE"
         raise ConfigError(message)
-    path = file_of(url)
-    if path is None:
+    if not is_shared(url):
         message = "a memory store is seen by its own process only; name one in a file: --store sqlite:///path"
         raise ConfigError(message)
-    if not path.exists():
+    path = file_of(url)
+    if path is not None and not path.exists():
         message = f"there is no file {str(path)!r}; check --store (three slashes: relative, four: absolute)"
         raise StoreError(message)
-    store = open_store(url)
+    store = open_store(url, create=False)
     try:
         yield Door(store, realm)
     finally:

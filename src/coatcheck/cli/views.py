@@ -132,7 +132,9 @@ def record_pairs(record: Record, state: State, now: Instant) -> Iterator[tuple[s
     yield "address", cell(client.address)
     yield "agent", cell(client.agent)
     yield "data", cell(f"{len(record.data)} bytes")
-    yield "keys", cell("written by another version" if keys is None else ", ".join(keys))
+    sealed = record.data[:1] == codec.SEALED
+    unread = "sealed; only the session's own cookie opens it" if sealed else "written by another version"
+    yield "keys", cell(unread if keys is None else ", ".join(keys))
 
 
 def _ends(state: State, now: Instant) -> str:

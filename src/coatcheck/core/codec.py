@@ -1,8 +1,8 @@
 """Session data <-> bytes: typed, versioned, comparable, and never pickle.
 
 Rules
-- The first byte is the version: plain msgpack, or msgpack with types of ours. One that we do not know is
-  `UnknownVersion`: to the caller "no session".
+- The first byte is the version: plain msgpack, or msgpack with types of ours. One that we do not know, or that
+  has to be unsealed first (core/secrecy.py), is `UnknownVersion`: to the caller "no session".
 - Kept as they are: None, bool, int, float, str, bytes, datetime, date, UUID, Decimal, list, tuple, set, and dict with
   str or int keys. Everything else is refused by name: a value that came back as another type would be a silent lie.
   An aware datetime keeps its instant and its offset from UTC; the rules of its time zone are not data.
@@ -25,6 +25,9 @@ from .errors import CoatcheckError, DataError
 
 PLAIN = b"\x01"
 EXTENDED = b"\x02"
+SEALED = b"\x03"
+"""What core/secrecy.py made of one of the others; it cannot be decoded without the session's cookie."""
+_PLAIN, _EXTENDED = PLAIN[0], EXTENDED[0]
 
 SCALARS: frozenset[type] = frozenset({str, int, float, bool, type(None), bytes})
 """What msgpack takes as it is, and what nobody can change from outside."""
@@ -80,11 +83,11 @@ def decode(raw: bytes) -> dict[str, Any]:
     """Return a session's data, or raise UnknownVersion and nothing else."""
     if not raw:
         return {}
-    version = raw[:1]
-    if version not in (PLAIN, EXTENDED):
-        raise UnknownVersion(bytes(version).hex())
+    version = raw[0]
+    if version not in (_PLAIN, _EXTENDED):
+        raise UnknownVersion(bytes(raw[:1]).hex())
     try:
-        return _decode_plain(raw[1:]) if version == PLAIN else _decode(raw[1:])
+        return _decode_plain(raw[1:]) if version == _PLAIN else _decode(raw[1:])
     except (msgspec.DecodeError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         message = "damaged"
         raise UnknownVersion(message) from error

@@ -155,31 +155,27 @@ class CookieWriter:
     def find(self, header: bytes) -> bytes | Ambiguous | None:
         """Return our cookie's value in a Cookie header, None if it is not there, or AMBIGUOUS."""
         needle = self._needle
-        at = header.find(needle)
-        if at < 0:
+        parts = header.split(needle, 2)
+        if len(parts) == 1:
             return None
-        start = at + self._length
-        again = header.find(needle, start)
-        if again < 0 and (at == 0 or header[at - 2 : at] == b"; "):
-            return self._value(header, start)  # once, as browsers write it
-        found: bytes | None = None
+        if len(parts) == 2 and (not parts[0] or parts[0].endswith(b"; ")):
+            return self._value(parts[1].partition(b";")[0])  # once, as browsers write it
+        at, found = header.find(needle), None
         while at >= 0:
+            start = at + self._length
             if self._begins_pair(header, at):
-                value = self._value(header, start)
+                end = header.find(b";", start)
+                value = self._value(header[start:end] if end >= 0 else header[start:])
                 if found is None:
                     found = value
                 elif found != value:
                     return AMBIGUOUS
-            at, start = again, again + self._length
-            again = header.find(needle, start)
+            at = header.find(needle, start)
         return found
 
-    def _value(self, header: bytes, start: int) -> bytes:
-        end = header.find(b";", start)
-        value = header[start:end] if end >= 0 else header[start:]
-        if self._host and b"," in value:
-            value = value[: value.find(b",")]
-        return value.strip(b" \t")
+    def _value(self, value: bytes) -> bytes:
+        comma = value.find(b",") if self._host else -1
+        return (value if comma < 0 else value[:comma]).strip(b" \t")
 
     def _begins_pair(self, header: bytes, at: int) -> bool:
         before = header[max(0, at - 64) : at].rstrip(b" \t") or header[:at].rstrip(b" \t")

@@ -21,6 +21,7 @@ _SEVERE: dict[str, Severity] = {
     "csrf_denied": "warning",
     "session_cookie_ambiguous": "warning",
     "session_unknown_token": "warning",
+    "store_restored": "warning",
 }
 
 

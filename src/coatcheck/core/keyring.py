@@ -5,14 +5,15 @@ console's links). AEAD comes from the `cryptography` library.
 
 | state | seals, signs | opens, verifies | |
 |---|---|---|---|
-| pending | no | no | listed, but trusted by nobody yet |
+| pending | no | yes | nodes whose clock or deployment is ahead seal with it already |
 | active | the newest | yes | |
 | expired | no | yes | so that nobody is logged out by a rotation |
 | revoked | no | no | it leaked |
 
-A rotation in three steps, each deployed everywhere before the next begins: add the new key after the old one as
-`expired` (all nodes open with it), make it `active` (it is now the newest: all nodes seal with it), make the old one
-`expired`. A key's id goes into everything derived from it, so what one key made cannot be passed off as another's.
+A rotation by hand in two steps, the first deployed everywhere before the second begins: add the new key after the old
+one as `pending` (all nodes open with it), then make it `active` and the old one `expired`. Keys in a store rotate by
+themselves (core/rotation.py). A key's id goes into everything derived from it, so what one key made cannot be passed
+off as another's.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from .errors import ConfigError
+from .errors import ConfigError, StoreError
 from .model import Entropy
 
 State = Literal["pending", "active", "expired", "revoked"]
@@ -46,23 +47,26 @@ class Key(msgspec.Struct, frozen=True):
 
     def check(self) -> None:
         """Raise ConfigError for a key that is empty, short, guessable or a known sample."""
-        text = self.secret.lower()
-        if not _KID(self.kid):
-            problem = "its id must be 1 to 32 letters, digits, - or _"
-        elif len(self.secret) < 32:
-            problem = f"it has {len(self.secret)} bytes, at least 32 random ones are needed (openssl rand -base64 32)"
-        elif _regular(self.secret) or any(word.encode() in text for word in _KNOWN):
-            problem = "it looks like a sample, not like random bytes (openssl rand -base64 32)"
-        else:
-            return
-        message = f"key {self.kid!r}: {problem}"
-        raise ConfigError(message)
+        problem = weakness(self.secret) if _KID(self.kid) else "its id must be 1 to 32 letters, digits, - or _"
+        if problem is not None:
+            message = f"key {self.kid!r}: {problem}"
+            raise ConfigError(message)
 
     def __repr__(self) -> str:
         """Show the id only."""
         return f"Key({self.kid!r}, {self.state})"
 
     __str__ = __repr__
+
+
+def weakness(secret: bytes) -> str | None:
+    """Return what is wrong with a secret, without showing it, or None."""
+    text = secret.lower()
+    if len(secret) < 32:
+        return f"it has {len(secret)} bytes, at least 32 random ones are needed (openssl rand -base64 32)"
+    if _regular(secret) or any(word.encode() in text for word in _KNOWN):
+        return "it looks like a sample, not like random bytes (openssl rand -base64 32)"
+    return None
 
 
 def _regular(secret: bytes) -> bool:
@@ -79,24 +83,27 @@ class Keyring:
     def __init__(self, keys: Iterable[Key], entropy: Entropy) -> None:
         """Take keys, oldest first; raise ConfigError for a weak one or none that is active."""
         self._entropy = entropy
-        self._keys: dict[str, Key] = {}
-        for key in keys:
-            key.check()
-            if key.kid in self._keys:
-                message = f"two keys are named {key.kid!r}"
-                raise ConfigError(message)
-            if any(hmac.compare_digest(key.secret, other.secret) for other in self._keys.values()):
-                message = f"key {key.kid!r} has the secret of an older key; a rotation needs a new secret"
-                raise ConfigError(message)
-            self._keys[key.kid] = key
-        if not any(key.state == "active" for key in self._keys.values()):
-            message = "the keyring has no active key; add one"
-            raise ConfigError(message)
+        self._keys = _checked(keys)
+
+    @classmethod
+    def unread(cls, entropy: Entropy) -> Keyring:
+        """Return a ring whose keys come later; until they are here, all it does is to raise StoreError."""
+        ring = cls.__new__(cls)
+        ring._entropy, ring._keys = entropy, {}  # noqa: SLF001 - it is one of ours
+        return ring
+
+    def replace(self, keys: Iterable[Key]) -> None:
+        """Take other keys in place of all, in one step: threads that use the ring meet the old ones or the new ones."""
+        self._keys = _checked(keys)
+
+    def forget(self) -> None:
+        """Become unread again."""
+        self._keys = {}
 
     @property
     def newest(self) -> Key:
         """The key that works now."""
-        return [key for key in self._keys.values() if key.state == "active"][-1]
+        return [key for key in self._read().values() if key.state == "active"][-1]
 
     def seal(self, purpose: str, plain: bytes, context: bytes) -> bytes:
         """Return `kid.nonce+ciphertext`: secret, and bound to purpose and context (AES-256-GCM)."""
@@ -133,10 +140,35 @@ class Keyring:
 
     def _named(self, made: bytes) -> tuple[Key | None, bytes]:
         kid, _, body = made.partition(b".")
-        key = self._keys.get(kid.decode("latin-1"))
-        if key is None or key.state in ("pending", "revoked"):
+        key = self._read().get(kid.decode("latin-1"))
+        if key is None or key.state == "revoked":
             return None, b""
         return key, body
+
+    def _read(self) -> dict[str, Key]:
+        """Return the keys; without any, nothing can be told of anything, and least of all that it is not ours."""
+        if not self._keys:
+            message = "the keys have not been read from their store; make sure that it answers"
+            raise StoreError(message)
+        return self._keys
+
+
+def _checked(keys: Iterable[Key]) -> dict[str, Key]:
+    """Return keys by id; raise ConfigError for a weak one, a repeated one, or none that is active."""
+    found: dict[str, Key] = {}
+    for key in keys:
+        key.check()
+        if key.kid in found:
+            message = f"two keys are named {key.kid!r}"
+            raise ConfigError(message)
+        if any(hmac.compare_digest(key.secret, other.secret) for other in found.values()):
+            message = f"key {key.kid!r} has the secret of an older key; a rotation needs a new secret"
+            raise ConfigError(message)
+        found[key.kid] = key
+    if not any(key.state == "active" for key in found.values()):
+        message = "the keyring has no active key; add one"
+        raise ConfigError(message)
+    return found
 
 
 @lru_cache(maxsize=1024)  # one session's cookies are opened and sealed again and again

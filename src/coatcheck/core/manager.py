@@ -26,11 +26,14 @@ from .clients import Clients
 from .cookies import MOST_HEADER, CookieWriter
 from .errors import ConfigError, DataError, Refusal, SettledError, StoreError
 from .model import (
+    MOVED,
     Change,
     Client,
     Conflict,
     End,
+    Epochs,
     Event,
+    Handle,
     Headers,
     Held,
     Insert,
@@ -70,6 +73,8 @@ class Absent(Enum):
 
 
 _NO_COOKIE = Absent.NO_COOKIE
+_GARBAGE, _ENDED, _CURRENT = TokenClass.GARBAGE, TokenClass.ENDED, tokens.CURRENT
+_STRAGGLER, _STALE = TokenClass.STRAGGLER, TokenClass.STALE
 _SAFE = csrf.SAFE_METHODS
 
 
@@ -97,6 +102,9 @@ class SessionManager:
         self.noise = Noise()
         self._realm = self.realm.encode()
         self._exclude = tuple(chosen.exclude)
+        self._fresh = tuple(chosen.fresh)
+        self._grace = self.clocks.grace
+        self._renew = inf if self.clocks.renew is None else self.clocks.renew
         self._clients = Clients(chosen.trusted_proxies)
         self._screen = Screen(chosen, self._heard)
         self._check = self._screen.check
@@ -112,6 +120,7 @@ class SessionManager:
             entropy=entropy,
             client=self.client,
         )
+        self._secrecy = self._settler.secrecy
         self._noted: OrderedDict[bytes, None] = OrderedDict()
 
     def check_store(self, store: object) -> None:
@@ -141,10 +150,12 @@ class SessionManager:
                 return reply
         if request.method == "OPTIONS" and request.header(b"access-control-request-method"):
             return Absent.PREFLIGHT  # browsers send it without cookies (Fetch section 4.8): it is about nobody
-        found = [value for name, value in request.headers if name == b"cookie"]
-        if not found:
+        header = b""
+        for name, line in request.headers:
+            if name == b"cookie":
+                header = header + b"; " + line if header else line
+        if not header:
             return _NO_COOKIE
-        header = found[0] if len(found) == 1 else b"; ".join(found)
         if len(header) > MOST_HEADER:
             self._heard("session_cookie_oversize", request)
             return replies.TOO_LARGE
@@ -182,6 +193,63 @@ class SessionManager:
         if request.method in _SAFE or self.settings.csrf == "off":
             return make(visit)
         return self._missing(visit) or make(visit)
+
+    def open_copy(
+        self,
+        request: Request,
+        ticket: Ticket,
+        copy: Record,
+        make: Callable[[Visit], S] = Session,  # type: ignore[assignment]
+        floor: Instant = 0.0,
+    ) -> S | None:
+        """Return the session if a copy of its record, perhaps a little old, can vouch for it; None: read the record.
+
+        A copy may only say yes, and only to a current turn that was seen and is neither over nor due for renewal, on a
+        plain safe request (H8). So nothing is ended, renewed, noted or refused by what it says.
+        """
+        if request.method not in _SAFE or request.kind != "http" or request.path.startswith(self._fresh):
+            return None
+        visit = Visit(self, request, self.now(), copied=True)
+        self._judge(visit, ticket, copy, floor)
+        if visit.record is not copy or visit.standing is not _CURRENT or visit.step_up or visit.due:
+            return None
+        if copy.used_at is None or visit.arrived >= copy.used_at + self._renew:
+            return None
+        return make(visit)
+
+    def confirm(self, session: Session, record: Record | None, floor: Instant = 0.0) -> None:
+        """Judge a session that a copy vouched for by its record; data that the handler holds stays as it is."""
+        visit = session.visit
+        ticket, known = visit.ticket, visit.record
+        visit.copied = False
+        if ticket is None or known is None or visit.login is not None or visit.logout:
+            return
+        held = visit.wrote or visit.lent or visit.typed is not None  # then a commit lays it on what is stored
+        fresh = Visit(self, visit.request, visit.arrived)
+        self._judge(fresh, ticket, record, floor)
+        visit.presented, visit.presented_as, visit.standing = fresh.presented, fresh.presented_as, fresh.standing
+        visit.step_up, visit.due, visit.level = fresh.step_up, fresh.due, fresh.level
+        visit.notes, visit.urgent, visit.urgent_required = fresh.notes, fresh.urgent, fresh.urgent_required
+        if fresh.record is None:
+            visit.ticket = visit.record = visit.renew = visit.lasting = visit.typed = None
+            visit.ended_because, visit.end_others = fresh.ended_because, ""
+            visit.data, visit.base = {}, b""
+        elif not held:
+            visit.record, visit.data, visit.base = fresh.record, fresh.data, fresh.base
+
+    def estranged(self, epochs: Epochs) -> str | None:
+        """Return why this store must not be believed, if so: what it says of a token may not be the truth (H7)."""
+        if any(scope.startswith(f"{MOVED}:") for scope in epochs.scopes):
+            return "the sessions of this store are moved to another one; open both by a moving+ URL, or the new one"
+        if not epochs.generation:
+            return "the store has lost its generation, and perhaps what was revoked; run `coatcheck restored`"
+        pinned = self.settings.generation
+        if pinned not in (None, epochs.generation):
+            return (
+                f"the store is of generation {epochs.generation!r}, the settings say {pinned!r}: it was emptied, "
+                "restored, or is another one; run `coatcheck restored`, then set generation to what that prints"
+            )
+        return None
 
     def blank(self, request: Request, make: Callable[[Visit], S] = Session) -> S:  # type: ignore[assignment]
         """Return an anonymous session that is never stored: the store is away and the application wants to go on."""
@@ -230,23 +298,23 @@ class SessionManager:
             raise StoreError(message)
         now = visit.arrived
         if brought:  # its seal vouches for it, and there is nothing to compare it with
-            standing, proof = TokenClass.CURRENT, b""
+            standing, proof = _CURRENT, b""
         else:
-            standing, proof = tokens.judge(self._realm, record, ticket, now, self.clocks.grace)
-        if standing is TokenClass.GARBAGE:
-            return self._heard("session_garbage_token", visit.request)
+            standing, proof = tokens.judge(self._realm, record, ticket, now, self._grace)
+        if standing is _GARBAGE:
+            return None if visit.copied else self._heard("session_garbage_token", visit.request)
         visit.presented, visit.presented_as = record, standing
         if record.handed_at > now + tokens.SKEW:  # a clock went back: refuse, but end nothing by it (TMO-13)
             return self._once(visit, facts.about("session_from_the_future", record, now, None), 3600.0)
-        if standing is TokenClass.ENDED:
+        if standing is _ENDED:
             return self._ended(visit, record)
         idle = record.idle_for
         in_time = now < record.expires_at and (idle is None or now < record.seen_at + idle)
-        if standing is not TokenClass.STALE and not (in_time and self._plain and not floor):
+        if not (in_time and self._plain and not floor) and standing is not _STALE:
             why = self._over(record, now, floor)
             if why is not None:
                 return self._end(visit, record, why)
-        if standing >= TokenClass.STRAGGLER:
+        if standing >= _STRAGGLER:
             return self._replayed(visit, record, standing)
         if seen_at < record.seen_at:  # others with this token were seen later than these cookies
             if record.idle_for is not None and now >= seen_at + record.idle_for:
@@ -268,9 +336,9 @@ class SessionManager:
 
     def _believe(self, visit: Visit, ticket: Ticket, record: Record, standing: TokenClass, proof: bytes) -> None:
         now, held = visit.arrived, ticket.held
-        raw = record.data if held is None else held.data
         try:
-            data = codec.decode(raw)
+            base = self._secrecy.read(ticket, record.data) if held is None else held.data
+            data = codec.decode(base)
             if not self._plain and self.settings.data is not None:
                 typed.to_type(data, self.settings.data)
         except (codec.UnknownVersion, DataError) as error:
@@ -282,22 +350,23 @@ class SessionManager:
             visit.step_up = verdict.action is policies.Action.STEP_UP
             visit.due = verdict.action is policies.Action.RENEW
         visit.ticket, visit.standing = ticket, standing
-        visit.base, visit.data = raw, data
+        visit.base, visit.data = base, data
         if record.persistent and records.lapsed(record, self.clocks, now):
-            record = self._remembered(visit, record)
+            record = self._remembered(visit, ticket, record)
         elif held is not None and record.level < held.level:
             self._cut(visit)  # it was lowered before, but the answer that said so brought no cookie
-        if standing is TokenClass.CURRENT and record.used_at is None:
+        if record.used_at is None and standing is _CURRENT:
             visit.urgent = (Touch(handle=record.handle, seen_at=now, turn_proof=proof),)
             record = replace(record, used_at=now, nonce=None, seen_at=now, version=record.version + 1)
         visit.record = record
         visit.level = record.level
         return None
 
-    def _remembered(self, visit: Visit, record: Record) -> Record:
+    def _remembered(self, visit: Visit, ticket: Ticket, record: Record) -> Record:
         """Drop a remembered login whose plain clocks ran out: who it is stays known, what it may do does not."""
         self._cut(visit)
-        lower = replace(record, level=int(Level.REMEMBERED), data=self._kept(visit.base), seen_at=visit.arrived)
+        data = self._kept(ticket, visit.base)
+        lower = replace(record, level=int(Level.REMEMBERED), data=data, seen_at=visit.arrived)
         if visit.standing == TokenClass.CURRENT and record.used_at is None:
             lower = replace(lower, used_at=visit.arrived, nonce=None)
         visit.urgent = (Update(record=lower, was=record.version),)
@@ -311,9 +380,9 @@ class SessionManager:
         if self._sealer is not None:
             visit.asked = visit.reseal = True
 
-    def _kept(self, data: bytes) -> bytes:
+    def _kept(self, ticket: Ticket, data: bytes) -> bytes:
         """Return what of the data the store keeps."""
-        return data if self._sealer is None else b""
+        return self._secrecy.kept(ticket, data) if self._sealer is None else b""
 
     def _verdict(self, record: Record, now: Instant) -> policies.Verdict:
         return max((policy.judge(record, (), now) for policy in self.settings.policies), key=lambda v: v.action)
@@ -328,6 +397,9 @@ class SessionManager:
         visit.urgent, visit.urgent_required = (ending,), True
 
     def _ended(self, visit: Visit, record: Record) -> None:
+        if record.ended_because == MOVED:  # it lives on there; only a worker that was forgotten comes here
+            message = f"session {record.handle!r} was moved to another store; open that one, or both by a moving+ URL"
+            raise StoreError(message)
         visit.ended_because = record.ended_because
         event = facts.used_after_end(record, visit.arrived, self.client(visit.request))
         self._once(visit, event, 3600.0)
@@ -352,6 +424,8 @@ class SessionManager:
 
     def _once(self, visit: Visit, event: Event, period: float) -> None:
         """Note a fact once per session, kind and period: the commit id is the same for all who see it."""
+        if visit.copied:
+            return
         window = int(event.at // period)
         kind = event.detail.get("kind", "")
         commit_id = sha256(f"{event.name}\0{event.handle}\0{kind}\0{window}".encode()).digest()[:16]
@@ -390,8 +464,8 @@ class SessionManager:
             return self._login_refused(visit, conflict.why)
         if conflict.why == "exists":  # another session has this handle: once in 2^54 or so
             visit.planned = None
-            subject = None if visit.record is None else visit.record.subject
-            visit.renew = None if visit.renew is None else self.mint(subject)
+            if visit.renew is not None and visit.record is not None:
+                visit.renew = self.mint(visit.record.subject, visit.record.handle)
             login = visit.login
             visit.login = None if login is None else replace(login, ticket=self.mint(login.subject))
             return self.settle(session, visit.status, visit.headers)
@@ -404,13 +478,14 @@ class SessionManager:
         if visit.typed is not None:
             visit.data = typed.from_type(visit.typed.data)
             visit.typed = None
-        visit.data, visit.wrote = records.merged(visit.base, visit.data, current.data, unsure=unsure), True
-        visit.record, visit.base = current, current.data
+        theirs = self._opened(visit, current)
+        visit.data, visit.wrote = records.merged(visit.base, visit.data, theirs, unsure=unsure), True
+        visit.record, visit.base = current, theirs
         if self.settings.data is not None:
             try:
                 typed.to_type(visit.data, self.settings.data)
             except DataError as error:
-                visit.data = codec.decode(current.data)
+                visit.data = codec.decode(theirs)
                 return Outcome(reply=replies.conflict("conflict", f"a parallel request changed the session: {error}"))
         return self.settle(session, visit.status, visit.headers)
 
@@ -470,10 +545,10 @@ class SessionManager:
         visit = session.visit
         for change in outcome.changes:
             if isinstance(change, Update):
-                visit.record, visit.base = change.record, change.record.data
+                visit.record, visit.base = change.record, self._base_of(visit)
             elif isinstance(change, Insert | Replace):
                 visit.ticket, visit.standing = self._csrf_ticket(visit), TokenClass.CURRENT
-                visit.record, visit.base = change.record, change.record.data
+                visit.record, visit.base = change.record, self._base_of(visit)
                 visit.level = change.record.level
             elif isinstance(change, End) and visit.logout and visit.login is None:
                 visit.record = visit.presented = visit.ticket = None
@@ -481,6 +556,12 @@ class SessionManager:
         visit.login = visit.renew = None
         visit.logout = visit.end_others = ""
         visit.wrote = False
+
+    def _base_of(self, visit: Visit) -> bytes:
+        """Return the data that later writes build on."""
+        if self._sealer is None:
+            return visit.offered
+        return visit.base if visit.sent is None else visit.sent
 
     def edit(self, session: Session, change: Callable[[dict[str, Any]], V]) -> tuple[V, Update | None]:
         """Apply a change to the *stored* data, for one conditional commit of its own: for what must happen once."""
@@ -491,12 +572,14 @@ class SessionManager:
             return change(visit.data), None
         if self._sealer is not None:
             return self._edit_sealed(visit, record, change)
-        stored = codec.decode(record.data)
+        base = self._opened(visit, record)
+        stored = codec.decode(base)
         value = change(stored)
         data = codec.encode(stored)
-        if data == record.data:
+        if data == base:
             return value, None
-        return value, Update(record=replace(record, data=data, version=record.version + 1), was=record.version)
+        kept = self._settler.kept(visit, visit.ticket, data)
+        return value, Update(record=replace(record, data=kept, version=record.version + 1), was=record.version)
 
     def _edit_sealed(
         self, visit: Visit, record: Record, change: Callable[[dict[str, Any]], V]
@@ -523,7 +606,7 @@ class SessionManager:
         change(visit.data)
         visit.lent = True
         if self._sealer is None:
-            visit.record, visit.base = update.record, update.record.data
+            visit.record, visit.base = update.record, visit.offered
             return
         brought = codec.decode(visit.base)
         change(brought)
@@ -541,9 +624,16 @@ class SessionManager:
             same = visit.record is not None and visit.record.turn_proof == current.turn_proof
             visit.record = current
             return same
-        visit.data, visit.wrote = records.merged(visit.base, visit.data, current.data, unsure=False), True
-        visit.record, visit.base = current, current.data
+        theirs = self._opened(visit, current)
+        visit.data, visit.wrote = records.merged(visit.base, visit.data, theirs, unsure=False), True
+        visit.record, visit.base = current, theirs
         return True
+
+    def _opened(self, visit: Visit, record: Record) -> bytes:
+        """Return the encoded data of this visit's record, as it is stored now."""
+        if visit.ticket is None:
+            raise AssertionError  # a believed record has its ticket
+        return self._secrecy.read(visit.ticket, record.data)
 
     def over(self, record: Record | None, floor: Instant = 0.0, opened: Record | None = None) -> str | None:
         """Return why an open connection's session is over, given its record as it is stored now; None: it lives.
@@ -558,14 +648,25 @@ class SessionManager:
             return record.ended_because
         return self._over(record, self.now(), floor)
 
+    def ends_at(self, record: Record | None, opened: Record | None = None) -> Instant:
+        """Return the moment at which a record is over by its clocks and policies, untouched; see `over`."""
+        if self._alone:
+            record = opened
+        if record is None:
+            return 0.0
+        own = (policy.expires_at(record) for policy in self.settings.policies)
+        return min([record.deadline, *(end for end in own if end is not None)])
+
     # -- what a session asks (core/session.py, Counter) ---------------------------------------------------------------
 
-    def mint(self, subject: str | None = None) -> Ticket:
-        """Return a ticket for a new session; a subject's lies in its shard, where the store has shards."""
+    def mint(self, subject: str | None = None, instead_of: Handle | None = None) -> Ticket:
+        """Return a ticket for a new session; of shards, it lies in its subject's or its forebear's."""
         ticket = tokens.mint(self.entropy)
-        if subject is None or not self.salt:
+        if not self.salt:
             return ticket
-        return tokens.sharded(ticket, tokens.shard_of(self.salt, self.realm, subject))
+        if subject is not None:
+            return tokens.sharded(ticket, tokens.shard_of(self.salt, self.realm, subject))
+        return ticket if instead_of is None else tokens.sharded(ticket, instead_of[:2])
 
     def client(self, request: Request) -> Client:
         """Return who is at the other end."""

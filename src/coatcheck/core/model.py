@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -18,8 +18,10 @@ Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 Because: TypeAlias = Literal[
     "logout", "idle", "absolute", "limit", "operator", "owner", "theft", "superseded", "replaced",
-    "factor_change", "account_disabled", "epoch", "policy", "sso_logout", "caep", "key_rotation",
+    "factor_change", "account_disabled", "epoch", "policy", "sso_logout", "caep", "key_rotation", "moved",
 ]  # fmt: skip
+MOVED: Final = "moved"
+"""Why a session ended in a store from which it was moved to another: it lives on there."""
 
 
 class Level(IntEnum):

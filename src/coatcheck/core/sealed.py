@@ -49,7 +49,7 @@ _decode = msgspec.msgpack.Decoder(Held).decode
 class Sealed(msgspec.Struct, frozen=True, kw_only=True):
     """The choice of sealed tokens: `SessionMiddleware(app, store=..., sealed=Sealed(keyring=...))`.
 
-    - keyring: seals with its newest active key, opens with any that is not pending or revoked.
+    - keyring: seals with its newest active key, opens with any that is not revoked.
     - unsafe_irrevocable: there is no store; so a logout, a login elsewhere or an operator end no copy of a cookie.
     - store_down: while the store is away, safe requests are answered from the cookie alone ("reads"), or none are.
     - monotonic: keys that never go back (a credit, a version of rights): once one of them changed, every older cookie
@@ -117,7 +117,7 @@ class Sealer:
     def open(self, header: bytes, first: bytes) -> Ticket | None:
         """Return the ticket, and what is held with it, of a first piece and the others in the header; None: not ours.
 
-        Which part was wrong is told nobody; an unknown, pending or revoked key is no different.
+        Which part was wrong is told nobody; an unknown or revoked key is no different.
         """
         parts = _split(first)
         if parts is None:

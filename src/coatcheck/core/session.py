@@ -14,7 +14,7 @@ import msgspec
 
 from . import typed
 from .codec import SCALARS
-from .errors import DataError, Refusal, SettledError
+from .errors import ConfigError, DataError, Refusal, SettledError
 from .model import Because, Change, Event, Handle, Headers, Instant, Level, Outcome, Record, Request, Ticket
 
 T = TypeVar("T")
@@ -69,13 +69,15 @@ class Visit(msgspec.Struct, eq=False):
     standing: int = 0  # its tokens.TokenClass
     presented: Record | None = None  # the family of this record was proved, whatever became of it
     presented_as: int = 0
+    copied: bool = False  # the record is a near copy, which may be a little old
+    confirm: Callable[[Session], Any] | None = None  # reads the record itself: at once, or an awaitable that will
     bare: bool = False  # no cookie of ours came: an anonymous session may be handed out
     level: int = 0
     step_up: bool = False
     due: bool = False  # a policy wants the secret renewed
     origin_proved: bool = True
     ended_because: str | None = None
-    base: bytes = b""
+    base: bytes = b""  # the data as it was loaded, encoded and never sealed
     data: dict[str, Any] = {}  # a Struct makes a new one for each visit
 
     # what the handler asked for
@@ -102,6 +104,7 @@ class Visit(msgspec.Struct, eq=False):
     status: int = 0
     headers: Headers = ()
     dropped: str = ""
+    offered: bytes = b""  # the data as it was last put into a change, encoded and not yet sealed
     outcome: Outcome | None = None
 
     # sealed tokens
@@ -121,8 +124,8 @@ class Visit(msgspec.Struct, eq=False):
 class Counter(Protocol):
     """What a session asks of its manager."""
 
-    def mint(self, subject: str | None = None) -> Ticket:
-        """Return a ticket for a new session of a subject."""
+    def mint(self, subject: str | None = None, instead_of: Handle | None = None) -> Ticket:
+        """Return a ticket for a new session of a subject, or for one that takes another's place."""
         ...
 
     def allow_login(self, visit: Visit) -> None:
@@ -306,7 +309,7 @@ class Session(MutableMapping[str, Any]):
             raise SettledError(message)
         if visit.login is None and visit.record is not None and not visit.logout:
             visit.asked = True
-            visit.renew = visit.counter.mint(visit.record.subject)
+            visit.renew = visit.counter.mint(visit.record.subject, visit.record.handle)
 
     def end_others(self, because: Because = "owner") -> None:
         """End the subject's other sessions, in the same commit as whatever else this request does."""
@@ -315,9 +318,17 @@ class Session(MutableMapping[str, Any]):
         visit.asked = True
         visit.end_others = because
 
-    def require_login(self, *, within: timedelta | float | None = None, level: int | None = None) -> str:
-        """Return the subject, or raise Refusal: nobody, not surely enough, or not recently enough (seconds)."""
+    def require_login(
+        self, *, within: timedelta | float | None = None, level: int | None = None, fresh: bool = False
+    ) -> str:
+        """Return the subject, or raise Refusal: nobody, not surely enough, or not recently enough (seconds).
+
+        `fresh`: a near copy of the session is not good enough; it is read from the store itself. A handler on an event
+        loop awaits `exchange.confirm(session)` before; raises ConfigError where it did not.
+        """
         visit = self._looked()
+        if fresh and visit.copied:
+            _confirmed(self)
         subject = self.subject
         seconds = within.total_seconds() if isinstance(within, timedelta) else within
         if subject is None:
@@ -473,6 +484,19 @@ class Session(MutableMapping[str, Any]):
         raise TypeError(message)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _confirmed(session: Session) -> None:
+    """Read the record of a copied session, where that can be done without being awaited."""
+    confirm = session.visit.confirm
+    waiting = None if confirm is None else confirm(session)
+    if waiting is not None:
+        waiting.close()
+        message = (
+            "require_login(fresh=True) cannot read the session from inside an event loop; before it, "
+            "`await exchange_of(request).confirm(session)`, or name the path in the setting fresh=[...]"
+        )
+        raise ConfigError(message)
 
 
 class Typed(Generic[T]):

@@ -35,6 +35,7 @@ class Keywords(TypedDict, total=False):
     limit: SessionLimit | int | None
     carry: Carry
     data: type[Any] | None
+    secrecy: bool
     trusted_proxies: Iterable[str]
     allow_insecure_http: bool
     same_site: SameSite
@@ -44,9 +45,11 @@ class Keywords(TypedDict, total=False):
     partitioned: bool
     comma_joined: bool
     exclude: Sequence[str]
+    fresh: Sequence[str]
     passive: Collection[str]
     on_theft: Literal["end", "note"]
     store_down: Literal["refuse", "anonymous"]
+    generation: str | None
     login_url: str | None
     sealed: Sealed | None
 
@@ -61,12 +64,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
       missing_headers: what an unsafe request with neither Sec-Fetch-Site nor Origin may do.
     - timeouts: `timeouts(...)` or a preset's name. limit: live sessions a subject may have. policies: your own rules.
     - carry: keys of an anonymous session that move into a login. data: the type of the session's data.
+    - secrecy: data lies in the store encrypted; only the session's own cookie opens it (docs/why/keys.md).
     - trusted_proxies: whose X-Forwarded-For is believed. comma_joined: the server joins split Cookie headers by commas
       (gunicorn behind some HTTP/2 proxies); the price: a sibling host can then plant a cookie of our name.
     - allow_insecure_http: plain http, on localhost only, under another cookie name.
     - same_site, domain, path, partitioned: the cookie's attributes. cookie_reason: why they are weaker.
-    - exclude: path prefixes without sessions. passive: exact paths whose requests are no activity.
+    - exclude: path prefixes without sessions. fresh: path prefixes whose sessions never come from a near copy.
+      passive: exact paths whose requests are no activity.
     - on_theft: what a replayed old token does. store_down: what happens to requests while the store is away.
+    - generation: the store's, as `coatcheck restored` prints it: with any other (emptied, restored, another store), all
+      tokens are refused.
     - login_url: where browsers are sent to log in.
     - sealed: the session lies encrypted in its own cookie, see `Sealed`; None: behind the counter, in the store.
     """
@@ -83,6 +90,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limit: SessionLimit | int | None = None
     carry: Carry = ()
     data: type[Any] | None = None
+    secrecy: bool = False
     trusted_proxies: Iterable[str] = ()
     allow_insecure_http: bool = False
     same_site: SameSite = "Lax"
@@ -92,9 +100,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     partitioned: bool = False
     comma_joined: bool = False
     exclude: Sequence[str] = ()
+    fresh: Sequence[str] = ()
     passive: Collection[str] = ()
     on_theft: Literal["end", "note"] = "end"
     store_down: Literal["refuse", "anonymous"] = "refuse"
+    generation: str | None = None
     login_url: str | None = None
     sealed: Sealed | None = None
 
@@ -143,7 +153,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for field, known in _CHOICES.items():
             if getattr(self, field) not in known:
                 yield f"{field} is {' or '.join(map(repr, known))} (found {getattr(self, field)!r})"
-        for field in ("origins", "trusted_origins", "csrf_exempt", "exclude", "passive", "carry", "trusted_proxies"):
+        for field in _LISTS:
             if isinstance(getattr(self, field), str):
                 found = getattr(self, field)
                 yield f"{field} is a list, not a text (found {found!r}); write [{found!r}]"
@@ -154,19 +164,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if not isinstance(self.carry, All):
             for key in RESERVED & set(self.carry):
                 yield f"{key!r} never moves into a login: whoever planted it would choose where the user goes"
-        for path in (*self.csrf_exempt, *self.exclude, *self.passive):
+        for path in (*self.csrf_exempt, *self.exclude, *self.fresh, *self.passive):
             if not path.startswith("/"):
                 yield f"paths start with / (found {path!r})"
         if self.data is not None:
             yield from _untyped(self.data)
         if self.sealed is not None:
-            yield from self.sealed.problems()
-            if len(self.origins) > 1 and not isinstance(self.origins, Sequence):
-                yield "with sealed tokens origins is a list that keeps its order: the first one is sealed into each"
-            if self.limit is not None and self.sealed.unsafe_irrevocable:
-                yield "a session limit needs a store that counts, and unsafe_irrevocable says that there is none"
+            yield from self._ill_sealed(self.sealed)
+
+    def _ill_sealed(self, sealed: Sealed) -> Iterable[str]:
+        yield from sealed.problems()
+        if self.secrecy:
+            yield "sealed sessions keep no data in the store, so secrecy has nothing to seal there; drop one of them"
+        if len(self.origins) > 1 and not isinstance(self.origins, Sequence):
+            yield "with sealed tokens origins is a list that keeps its order: the first one is sealed into each"
+        if self.limit is not None and sealed.unsafe_irrevocable:
+            yield "a session limit needs a store that counts, and unsafe_irrevocable says that there is none"
 
 
+_LISTS = ("origins", "trusted_origins", "csrf_exempt", "exclude", "fresh", "passive", "carry", "trusted_proxies")
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "csrf": ("refuse", "report", "off"),
     "missing_headers": ("allow", "deny"),

@@ -32,6 +32,7 @@ from .model import (
 )
 from .policies import Timeouts
 from .sealed import Sealer
+from .secrecy import Secrecy
 from .session import Visit
 from .settings import Settings
 from .tokens import TokenClass
@@ -64,6 +65,7 @@ class Settler:
         "_settings",
         "_touch_every",
         "_untouched",
+        "secrecy",
     )
 
     def __init__(
@@ -88,6 +90,7 @@ class Settler:
         self._realm_bytes = realm.encode()
         self._now = now
         self._entropy = entropy
+        self.secrecy = Secrecy(self._realm_bytes, entropy, on=settings.secrecy)
         self._client = client
         self._passive = frozenset(settings.passive)
         self._touch_every = clocks.touch_every
@@ -182,7 +185,7 @@ class Settler:
         if login is None:
             raise AssertionError  # settle asked
         now, client = self._now(), self._client(visit.request)
-        data = self._encoded(visit)
+        data = self.kept(visit, login.ticket, self._encoded(visit))
         record = records.made(self._realm, login.ticket, login, self._clocks, now, client, data)
         record = replace(record, authenticated_at=visit.arrived)
         if visit.lasting is not None:
@@ -228,7 +231,8 @@ class Settler:
         if visit.standing == TokenClass.FORMER_GRACE:
             again = replace(replies.UNAVAILABLE, body=b"Your session was just renewed; please try again.\n")
             return Outcome(reply=again)
-        record = replace(records.succeeded(self._realm, old, ticket, now), data=self._encoded(visit))
+        data = self.kept(visit, ticket, self._encoded(visit))
+        record = replace(records.succeeded(self._realm, old, ticket, now), data=data)
         if visit.lasting is not None:
             record = records.lasting(record, visit.lasting, self._clocks)
         cookies = self._handed(visit, record, ticket, now)
@@ -268,7 +272,7 @@ class Settler:
 
     def _anonymous(self, visit: Visit, now: Instant) -> tuple[Insert, tuple[bytes, ...]]:
         ticket = visit.planned = visit.planned or tokens.mint(self._entropy)
-        data, client = self._encoded(visit), self._client(visit.request)
+        data, client = self.kept(visit, ticket, self._encoded(visit)), self._client(visit.request)
         record = records.made(self._realm, ticket, None, self._clocks, now, client, data)
         if visit.lasting is not None:
             record = records.lasting(record, visit.lasting, self._clocks)
@@ -281,7 +285,7 @@ class Settler:
         data = self._encoded(visit) if visit.consulted else visit.base
         changed = record if visit.lasting is None else records.lasting(record, visit.lasting, self._clocks)
         if self._renewal_due(visit, record):
-            return self._settle_renewal(visit, record, replace(changed, data=data), self._now())
+            return self._settle_renewal(visit, changed, data, self._now())
         cookies = self._handed_again(visit, record) if visit.standing == TokenClass.FORMER_OPEN else ()
         wrote = (data is not visit.base and data != visit.base) or changed is not record
         # two things ride on a primary change, even where nothing was written: a session that ended meanwhile ends
@@ -298,7 +302,8 @@ class Settler:
     def _updated(self, visit: Visit, record: Record, data: bytes, *, required: bool = True) -> Outcome:
         was = record.version
         seen_at = record.seen_at if visit.request.path in self._passive else max(record.seen_at, self._now())
-        written = replace(record, data=data, seen_at=seen_at, version=was + 1)
+        kept = self.kept(visit, visit.ticket, data)
+        written = replace(record, data=kept, seen_at=seen_at, version=was + 1)
         vary = _COOKIE if visit.consulted else ()
         return Outcome(changes=(Update(record=written, was=was),), required=required, vary=vary)
 
@@ -382,10 +387,11 @@ class Settler:
             return False
         return (visit.due or visit.arrived >= record.used_at + self._renew) and self._carries_cookie(visit)
 
-    def _settle_renewal(self, visit: Visit, record: Record, changed: Record, now: Instant) -> Outcome:
+    def _settle_renewal(self, visit: Visit, record: Record, data: bytes, now: Instant) -> Outcome:
         ticket = visit.ticket
         if ticket is None:
             raise AssertionError  # a believed record has its ticket
+        changed = replace(record, data=self.kept(visit, ticket, data))
         renewed, following = records.renewed(self._realm_bytes, changed, ticket, self._entropy(32), now)
         seen_at = record.seen_at if visit.request.path in self._passive else max(record.seen_at, now)
         renewed = replace(renewed, seen_at=seen_at, version=record.version + 1)
@@ -396,7 +402,7 @@ class Settler:
         return Outcome(
             changes=tuple(changes),
             durable=True,
-            required=renewed.data != visit.base or len(changes) > 1 or visit.lasting is not None,
+            required=data != visit.base or len(changes) > 1 or visit.lasting is not None,
             cookies=self._handed(visit, renewed, following, now),
         )
 
@@ -436,6 +442,13 @@ class Settler:
 
     def _others(self, record: Record, because: str) -> EndOthers:
         return EndOthers(realm=self._realm, subject=record.subject or "", keep=(record.handle,), because=because)
+
+    def kept(self, visit: Visit, ticket: Ticket | None, data: bytes) -> bytes:
+        """Return the encoded data as a store may have it: every change that holds data gets it from here."""
+        if ticket is None:
+            raise AssertionError  # a believed record has its ticket
+        visit.offered = data
+        return self.secrecy.kept(ticket, data)
 
     def _encoded(self, visit: Visit) -> bytes:
         if visit.typed is None:

@@ -10,12 +10,13 @@ import os
 import random
 from asyncio import sleep
 from collections.abc import Callable, Sequence
+from math import inf
 from time import monotonic, time
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from ..core import facts, replies
 from ..core.cookies import dress
-from ..core.errors import CoatcheckError, ConfigError, SettledError, StoreError
+from ..core.errors import CoatcheckError, ConfigError, Refusal, SettledError, StoreError
 from ..core.manager import SessionManager
 from ..core.model import (
     Because,
@@ -43,6 +44,9 @@ from ..core.model import (
 from ..core.session import Session
 from .journal import log_events, logger
 
+if TYPE_CHECKING:
+    from .async_keys import AsyncKeys
+
 V = TypeVar("V")
 
 COMMIT_DEADLINE = 2.0
@@ -51,11 +55,18 @@ EPOCHS_EVERY, EPOCHS_STALE = 1.0, 5.0
 """Seconds, forward or back, between looks at the epochs; without a good one for EPOCHS_STALE, tokens are refused."""
 MOST_SKEW, SKEW_SAID = 30.0, 2.0
 """Seconds between our clock and the store's: refused above the first, said above the second."""
+QUIET_SAID = 3600.0
+"""Seconds without any event before the start after which it is said that the store may have been restored."""
 PURGE_ROWS = 100
 
 _LOST = (
     "set a Secure cookie over http: most clients drop it, so every request is a new visitor; use https "
     "(test clients: base_url='https://testserver') or allow_insecure_http=True"
+)
+
+_QUIET = (
+    "the newest event of the session store is %.0f h old; if it was restored from a backup, logouts since then are "
+    "undone: run `coatcheck restored`"
 )
 
 
@@ -131,11 +142,22 @@ class AsyncExchange:
     It keeps nothing of a request; what belongs to one travels in its session's visit.
     """
 
-    def __init__(self, manager: SessionManager, store: AsyncStore, make: Callable[..., Session] = Session) -> None:
-        """Join a manager and a store; `make` builds the sessions (a framework's face). Opens nothing."""
+    def __init__(
+        self,
+        manager: SessionManager,
+        store: AsyncStore,
+        make: Callable[..., Session] = Session,
+        keys: AsyncKeys | None = None,
+    ) -> None:
+        """Join a manager and a store; `make` builds the sessions (a framework's face). Opens nothing.
+
+        `keys`: what holds the ring that the manager uses; requests have it look, once a minute, whether keys rotated.
+        """
         manager.check_store(store)
         self.manager = manager
         self.store = store
+        self._keys = keys
+        self._glance: Callable[[Handle], Record | None] | None = getattr(store, "glance", None)
         self._make = make
         self._floor: Instant = 0.0
         self._generation: str | None = None
@@ -150,12 +172,16 @@ class AsyncExchange:
         manager = self.manager
         record = None
         try:
+            if self._keys is not None:
+                await self._keys.look()
             ticket = manager.identify(request)
             if isinstance(ticket, Reply):
                 return ticket
             if isinstance(ticket, Ticket):
                 if abs(manager.now() - self._epochs_at) >= EPOCHS_EVERY:
                     await self._look_at_epochs()
+                if self._glance is not None and (copied := self._copied(request, ticket)) is not None:
+                    return copied
                 record = await self.store.load(ticket.handle)
             elif not self._salted:
                 await self._look_at_epochs()  # a login must find its subject's shard
@@ -170,6 +196,27 @@ class AsyncExchange:
         for commit_id, event in visit.notes:
             await self._try(commit_id, (Note(events=(event,)),), durable=False)
         return (await self._urgent(request, session, again=True)) if visit.urgent else session
+
+    async def confirm(self, session: Session) -> None:
+        """Read the session from the store itself, where a near copy was good enough so far; judge it again.
+
+        Data that the handler holds stays as it is. Raises Refusal (503) where the store does not answer.
+        """
+        visit = session.visit
+        try:
+            for _ in range(2):
+                if not visit.copied or visit.ticket is None:
+                    return
+                record = await self.store.load(visit.ticket.handle)
+                self.manager.confirm(session, record, self._floor)
+                for commit_id, event in visit.notes:
+                    await self._try(commit_id, (Note(events=(event,)),), durable=False)
+                if visit.urgent:
+                    conflict = await self.store.commit(os.urandom(16), visit.urgent, visit.urgent_required)
+                    visit.copied = conflict is not None
+        except StoreError as error:
+            logger.error("session store: %s", error)
+            raise Refusal(replies.UNAVAILABLE, "the session could not be confirmed: the store is away") from error
 
     async def finish(self, session: Session, status: int, headers: Headers) -> Reply | Headers:
         """Commit what the exchange leaves and return the response's headers, or the answer that replaces it.
@@ -206,7 +253,7 @@ class AsyncExchange:
     async def close(self, session: Session) -> None:
         """Commit what was written after the response started, if no cookie is needed; then do a little housework."""
         manager, visit = self.manager, session.visit
-        if visit.consulted and visit.outcome is not None:
+        if (visit.wrote or visit.lent or visit.asked) and visit.outcome is not None:
             try:
                 outcome = manager.late(session)
             except CoatcheckError as error:
@@ -265,17 +312,40 @@ class AsyncExchange:
 
         A store that does not answer is no reason yet: the next look decides.
         """
+        reason, _ = await self.look(session)
+        return reason
+
+    async def look(self, session: Session) -> tuple[str | None, Instant | None]:
+        """Return why the session of an open connection is over, or None and the moment at which it will be.
+
+        Where the store does not answer, both are None.
+        """
         record = session.visit.record
         if record is None:
-            return None
+            return None, inf
         try:
-            if abs(self.manager.now() - self._epochs_at) >= EPOCHS_EVERY:
-                await self._look_at_epochs()
+            floor = await self.floor()
             stored = await self.store.load(record.handle)
         except StoreError as error:
             logger.warning("session store: %s", error)
+            return None, None
+        return self.manager.over(stored, floor, record), self.manager.ends_at(stored, record)
+
+    async def floor(self) -> Instant:
+        """Return the moment before which sessions no longer count, as it was within the last second."""
+        if abs(self.manager.now() - self._epochs_at) >= EPOCHS_EVERY:
+            await self._look_at_epochs()
+        return self._floor
+
+    def _copied(self, request: Request, ticket: Ticket) -> Session | None:
+        """Return the session if a near copy of its record can vouch for it."""
+        record = None if self._glance is None else self._glance(ticket.handle)
+        if record is None:
             return None
-        return self.manager.over(stored, self._floor, record)
+        session = self.manager.open_copy(request, ticket, record, self._make, self._floor)
+        if session is not None:
+            session.visit.confirm = self.confirm
+        return session
 
     async def _look_at_epochs(self) -> None:
         now = self.manager.now()
@@ -291,9 +361,15 @@ class AsyncExchange:
             raise StoreError(message)
         if skew > SKEW_SAID:
             logger.warning("the store's clock and this process's differ by %.1f s; timeouts are off by as much", skew)
+        problem = self.manager.estranged(epochs)
+        if problem is not None:
+            raise StoreError(problem)
         if self._generation not in (None, epochs.generation):
             logger.critical("the store was emptied or restored: every session begun before now is refused")
             self._floor = now
+            await self._try(os.urandom(16), (RaiseEpoch(scope="*", before=now),), durable=True)
+        if self._generation is None:
+            await self._look_back(epochs.store_now)
         self._generation = epochs.generation
         if self.manager.salt not in (b"", epochs.salt):
             message = "the store's shard key changed: sessions of one subject would lie in two shards; restore the key"
@@ -303,6 +379,18 @@ class AsyncExchange:
         scopes = epochs.scopes
         self._floor = max(self._floor, scopes.get("*", 0.0), scopes.get("realm:" + self.manager.realm, 0.0))
         self._epochs_at = now
+
+    async def _look_back(self, now: Instant) -> None:
+        """Say at start that nothing was written for long: a store that came back from a backup looks like that."""
+        store = self.store
+        if not isinstance(store, AsyncAuditedStore) or not self._salted:
+            return
+        try:
+            newest = await store.events(EventQuery(noise=False, limit=1))
+        except StoreError:
+            return
+        if newest.items and newest.items[0].at < now - QUIET_SAID:
+            logger.warning(_QUIET, (now - newest.items[0].at) / 3600)
 
     def _away(self, request: Request, error: StoreError) -> Session | Reply:
         logger.error("session store: %s", error)
@@ -384,6 +472,10 @@ class AsyncExchange:
 
     async def _at_once(self, session: Session, change: Callable[[dict[str, Any]], V]) -> V | None:
         """Apply a change to the stored data by a commit of its own; None, where the session ended meanwhile."""
+        if session.visit.copied:  # what is not in a copy may be in the store
+            await self.confirm(session)
+            if session.visit.record is None:
+                return None
         deadline = monotonic() + COMMIT_DEADLINE
         while True:
             value, update = self.manager.edit(session, change)
@@ -503,7 +595,7 @@ class AsyncRegistry:
         """Return a page of what happened, newest first; raises StoreError where the store keeps no events."""
         store = self._store
         if not isinstance(store, AsyncAuditedStore):
-            message = f"{type(store).__name__} keeps no events; use a store that does (memory, SQLite)"
+            message = f"{type(store).__name__} keeps no events; every store of coatcheck's own does"
             raise StoreError(message)
         query = EventQuery(
             realm=self._realm,

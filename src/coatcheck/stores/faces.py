@@ -1,4 +1,7 @@
-"""What an application may hand in as its store: a URL, a store of the right face, or a local store of the other one."""
+"""What an application may hand in as its store: a URL, a store of the right face, or a local store of the other one.
+
+Keys that are kept in a store have the same two faces.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +48,22 @@ def async_store_of(given: Any, clock: Callable[[], float] = time.time) -> Any:
     name = type(given).__name__
     message = f"{name} would block the event loop; here use Async{name}, or give its URL"
     raise ConfigError(message)
+
+
+def keys_of(given: Any) -> Any:
+    """Return the blocking keys that are meant, or None; raise ConfigError for awaited ones."""
+    if given is not None and inspect.iscoroutinefunction(given.look):
+        message = "AsyncKeys needs an async adapter; here use Keys, with the blocking store"
+        raise ConfigError(message)
+    return given
+
+
+def async_keys_of(given: Any) -> Any:
+    """Return the awaited keys that are meant, or None; raise ConfigError for blocking ones."""
+    if given is not None and not inspect.iscoroutinefunction(given.look):
+        message = "Keys would block the event loop; here use AsyncKeys, with the awaited store"
+        raise ConfigError(message)
+    return given
 
 
 def _strange(given: Any) -> str:

@@ -3,6 +3,7 @@
 Rules
 - One lock around every commit; a load is one dict look-up and takes none, since records are frozen.
 - Bounded: when `most` records are kept, those that are over go first, then the anonymous least recently seen.
+- Who watches is told by the thread that commits, before its commit returns.
 - Each process has its own; two workers that must agree need another store.
 """
 
@@ -87,6 +88,18 @@ class MemoryStore:
         """Delete at most `limit` facts (or noise) older than `before`; return how many."""
         return self._shelf.forget_events(before, limit, noise)
 
+    def watch(self, notice: Callable[[Handle | None], None]) -> Callable[[], None]:
+        """Call `notice` with the handle of each record that changes but for its activity; return what ends that."""
+        return self._shelf.watch(notice)
+
+    def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return dict(self._shelf.keys)
+
+    def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        return self._shelf.put_key(name, value, was)
+
     def close(self) -> None:
         """Do nothing: there is nothing to release."""
 
@@ -129,6 +142,18 @@ class AsyncMemoryStore:
         """Delete at most `limit` facts (or noise) older than `before`; return how many."""
         return self._shelf.forget_events(before, limit, noise)
 
+    async def watch(self, notice: Callable[[Handle | None], None]) -> Callable[[], None]:
+        """Call `notice` with the handle of each record that changes but for its activity; return what ends that."""
+        return self._shelf.watch(notice)
+
+    async def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return dict(self._shelf.keys)
+
+    async def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        return self._shelf.put_key(name, value, was)
+
     async def close(self) -> None:
         """Do nothing: there is nothing to release."""
 
@@ -144,9 +169,12 @@ class _Shelf:
         self.subjects: dict[tuple[str, str], Instant] = {}
         self.scopes: dict[str, Instant] = {}
         self.generation = secrets.token_hex(8)
+        self.keys: dict[str, bytes] = {}
         self.due: list[tuple[Instant, Handle]] = []
         self.log = _Log()
         self.listeners: list[Callable[[Sequence[Event]], None]] = []
+        self.watchers: tuple[Callable[[Handle | None], None], ...] = ()
+        self.changed: list[Handle] = []
         self._commits = 0
 
     def commit(self, commit_id: bytes, changes: Sequence[Change]) -> Conflict | None:
@@ -158,18 +186,39 @@ class _Shelf:
             if len(self.records) >= self.most:
                 self._make_room(changes)
             conflict = ledger.apply(_Rows(self, commit_id), commit_id, changes, now)
-            written = self.log.written()
-        self._tell(written)
+            written, changed = self.log.written(), self._changed()
+        if written or changed:
+            self._tell(written, changed)
         return conflict
 
     def purged(self, limit: int) -> int:
         with self.lock:
             done = self.purge(limit)
-            written = self.log.written()
-        self._tell(written)
+            written, changed = self.log.written(), self._changed()
+        self._tell(written, changed)
         return done
 
-    def _tell(self, events: Sequence[Event]) -> None:
+    def watch(self, notice: Callable[[Handle | None], None]) -> Callable[[], None]:
+        with self.lock:
+            self.watchers = (*self.watchers, notice)
+
+        def stop() -> None:
+            with self.lock:
+                self.watchers = tuple(one for one in self.watchers if one is not notice)
+
+        return stop
+
+    def _changed(self) -> Sequence[Handle]:
+        """Return the handles of the records that changed since the last call."""
+        if not self.changed:
+            return ()
+        changed, self.changed = self.changed, []
+        return changed
+
+    def _tell(self, events: Sequence[Event], changed: Sequence[Handle]) -> None:
+        for handle in changed:
+            for notice in self.watchers:
+                notice(handle)
         if events:
             for listener in self.listeners:
                 listener(events)
@@ -199,6 +248,13 @@ class _Shelf:
     def epochs(self) -> Epochs:
         with self.lock:
             return Epochs(self.clock(), dict(self.scopes), self.generation)
+
+    def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        with self.lock:
+            if self.keys.get(name) != was:
+                return False
+            self.keys = {**self.keys, name: value}
+            return True
 
     def events(self, query: EventQuery) -> EventPage:
         with self.lock:
@@ -238,6 +294,8 @@ class _Shelf:
         """Put a record on the shelf and into the indexes."""
         before = self.records.get(record.handle)
         self.records[record.handle] = record
+        if self.watchers:
+            self.changed.append(record.handle)
         if before is None and record.subject is not None:
             self.of_subject.setdefault((record.realm, record.subject), set()).add(record.handle)
         due = self.due_at(record)
@@ -250,6 +308,8 @@ class _Shelf:
     def drop(self, record: Record) -> None:
         """Forget a record altogether."""
         del self.records[record.handle]
+        if self.watchers:
+            self.changed.append(record.handle)
         if record.subject is not None:
             key = (record.realm, record.subject)
             self.of_subject[key].discard(record.handle)
@@ -295,7 +355,10 @@ class _Rows:
             return False
         if stored.subject != record.subject or stored.realm != record.realm or record.deadline < stored.deadline:
             return False
-        self._shelf.records[record.handle] = ledger.updated(stored, record, commit_id, now)
+        shelf = self._shelf
+        shelf.records[record.handle] = ledger.updated(stored, record, commit_id, now)
+        if shelf.watchers:
+            shelf.changed.append(record.handle)
         return True
 
     def touch(self, change: Touch, now: Instant) -> bool:
@@ -305,7 +368,7 @@ class _Rows:
         record = ledger.touched(stored, change, now)
         if record is stored:
             return False
-        self._shelf.records[record.handle] = record
+        self._shelf.records[record.handle] = record  # activity, of which nobody is told
         return True
 
     def unended(self, realm: str, subject: str) -> list[Record]:

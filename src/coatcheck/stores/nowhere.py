@@ -64,7 +64,7 @@ class NoStore:
 
     def epochs(self) -> Epochs:
         """Return no epochs."""
-        return Epochs(self._clock(), {})
+        return Epochs(self._clock(), {}, "nowhere")
 
     def close(self) -> None:
         """Do nothing."""

@@ -2,6 +2,7 @@
 
 Rules
 - Statements are lower case, one a constant; `{p}` is the table prefix, checked once, and every value is bound.
+- `{now}` is the clock: a value like any other here, the server's own where there is one (see rounds.py).
 - Columns that are searched, compared or changed in place are columns; the rest of a record is one `details` blob.
 - `due_at` is when purge next has to look at a row: never later than its deadline or its tombstone's end.
 """
@@ -9,7 +10,8 @@ Rules
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -27,7 +29,7 @@ RECORD_COLUMNS: Final = (
 )
 EVENT_COLUMNS: Final = "at, name, realm, handle, subject, noise, address, agent, detail"
 
-LIVE: Final = "ended_at is null and expires_at > ? and (idle_for is null or seen_at + idle_for > ?)"
+LIVE: Final = "ended_at is null and expires_at > {now} and (idle_for is null or seen_at + idle_for > {now})"
 
 GET: Final = f"select {RECORD_COLUMNS} from {{p}}sessions where handle = ?"
 ADD: Final = f"insert into {{p}}sessions ({RECORD_COLUMNS}, due_at) values ({', '.join('?' * 19)})"
@@ -46,6 +48,9 @@ DELETE: Final = "delete from {p}sessions where handle = ?"
 EPOCH: Final = "select epoch from {p}subjects where realm = ? and subject = ?"
 SCOPES: Final = "select scope, epoch from {p}epochs"
 META: Final = "select value from {p}meta where name = ?"
+KEYS: Final = "select name, value from {p}meta where name >= 'keys:' and name < 'keys;'"
+ADD_KEY: Final = "insert into {p}meta (name, value) values (?, ?) on conflict (name) do nothing"
+SWAP_KEY: Final = "update {p}meta set value = ? where name = ? and value = ?"
 FORGET_EVENTS: Final = (
     "delete from {p}events where id in (select id from {p}events where noise = ? and at < ? order by at limit ?)"
 )
@@ -55,10 +60,15 @@ _PREFIX: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 def with_prefix(statement: str, prefix: str) -> str:
     """Return a statement about the tables whose names begin with `prefix`."""
+    check_prefix(prefix)
+    return statement.format(p=prefix, now="?")
+
+
+def check_prefix(prefix: str) -> None:
+    """Refuse what cannot begin a table name."""
     if not _PREFIX.fullmatch(prefix):
         message = f"{prefix!r} cannot begin a table name; use lower case letters, digits and _, such as 'coatcheck_'"
         raise ConfigError(message)
-    return statement.format(p=prefix)
 
 
 class _Details(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -214,16 +224,17 @@ def event_of(row: Row) -> Event:
     )
 
 
-def find_statement(query: Query, now: Instant) -> tuple[str, list[object]]:
-    """Return the statement and the values that find one record more than a page."""
+def find_statement(query: Query, now: Instant | None) -> tuple[str, list[object]]:
+    """Return the statement and the values that find one record more than a page; no `now`: {now} is no value."""
     where, values = _equal(("realm", query.realm), ("subject", query.subject), ("handle", query.handle))
     if query.live:
         where.append(LIVE)
-        values += [now, now]
+        values += [] if now is None else [now, now]
     if query.cursor is not None:
         start = records_from(query.cursor)
-        where += ["(created_at, handle) > (?, ?)", "created_at <= ?"]
-        values += [start.created_at, start.handle, start.as_of + MAX_SKEW]
+        # the first condition follows from the second, but MySQL finds its place in an index by the first alone
+        where += ["created_at >= ?", "(created_at, handle) > (?, ?)", "created_at <= ?"]
+        values += [start.created_at, start.created_at, start.handle, start.as_of + MAX_SKEW]
     values.append(query.limit + 1)
     statement = f"select {RECORD_COLUMNS} from {{p}}sessions{_joined(where)} order by created_at, handle limit ?"
     return statement, values
@@ -242,8 +253,8 @@ def events_statement(query: EventQuery) -> tuple[str, list[object]]:
         values.append(query.since)
     if query.cursor is not None:
         before = events_from(query.cursor)
-        where.append("(at, id) < (?, ?)")
-        values += [before.at, before.number]
+        where += ["at <= ?", "(at, id) < (?, ?)"]
+        values += [before.at, before.at, before.number]
     values.append(query.limit + 1)
     return f"select id, {EVENT_COLUMNS} from {{p}}events{_joined(where)} order by at desc, id desc limit ?", values
 
@@ -255,3 +266,24 @@ def _equal(*pairs: tuple[str, object | None]) -> tuple[list[str], list[object]]:
 
 def _joined(where: Sequence[str]) -> str:
     return f" where {' and '.join(where)}" if where else ""
+
+
+# Wrapped keys lie beside the generation: rows of `meta` whose names begin with "keys:", their values in base64.
+
+
+def keys_of(rows: Iterable[Row]) -> dict[str, bytes]:
+    """Return what KEYS found."""
+    return {str(name).removeprefix("keys:"): b64decode(value) for name, value in rows}
+
+
+def put_key_statement(name: str, value: bytes, was: bytes | None) -> tuple[str, list[object]]:
+    """Return the statement and the values that keep a key if the present one is `was`: one row changes, or none."""
+    place, text = key_row(name, value)
+    if was is None:
+        return ADD_KEY, [place, text]
+    return SWAP_KEY, [text, place, key_row(name, was)[1]]
+
+
+def key_row(name: str, value: bytes) -> tuple[str, str]:
+    """Return a key as a row of `meta`."""
+    return f"keys:{name}", b64encode(value).decode("ascii")

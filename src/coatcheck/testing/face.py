@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, pairwise
 from typing import Any
@@ -101,6 +102,24 @@ class Face:
         """Forget events."""
         number: int = self._done(self.store.forget_events(before, limit, noise=noise))
         return number
+
+    def watch(self, notice: Callable[[Handle | None], None]) -> Callable[[], None]:
+        """Listen for changes; return what ends that."""
+        stop: Callable[[], None] = self._done(self.store.watch(notice))
+        return stop
+
+    def until(self, true: Callable[[], object], seconds: float = 5.0) -> bool:
+        """Wait until something is true, at most so long, while the store's event loop runs; tell whether it became so.
+
+        For what a store tells by itself, in its own time.
+        """
+        end = time.monotonic() + seconds
+        while not true() and time.monotonic() < end:
+            if self._runner is None:
+                time.sleep(0.002)
+            else:
+                self._done(asyncio.sleep(0.002))
+        return bool(true())
 
     def close(self) -> None:
         """Close the store and the loop."""

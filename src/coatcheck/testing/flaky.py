@@ -111,6 +111,9 @@ class FlakyStore:
         self.store = store
         self.trouble = trouble or Trouble()
         self.listeners = store.listeners
+        if hasattr(store, "watch"):
+            self.watch = store.watch
+        self.sharded = getattr(store, "sharded", False)
 
     def as_async(self) -> AsyncFlakyStore:
         """Return the awaited face, with the same troubles; the wrapped store must have one."""
@@ -193,6 +196,9 @@ class AsyncFlakyStore:
         self.store = store
         self.trouble = trouble or Trouble()
         self.listeners = store.listeners
+        if hasattr(store, "watch"):
+            self.watch = store.watch
+        self.sharded = getattr(store, "sharded", False)
 
     async def load(self, handle: Handle) -> Record | None:
         """Load a record."""

@@ -211,11 +211,14 @@ class Probe:
         return _json({"user": session.subject, "handle": session.handle, "level": session.level})
 
     def private(self, call: Call) -> Steps:
-        """Require a login, as recent and as sure as the query says."""
-        yield from ()
+        """Require a login, as recent, as sure and as fresh as the query says; with `confirm`, after confirming it."""
         within, level = call.query.get("within"), call.query.get("level")
+        if "confirm" in call.query:
+            yield call.exchange.confirm(call.session)
         subject = call.session.require_login(
-            within=None if within is None else float(within), level=None if level is None else int(level)
+            within=None if within is None else float(within),
+            level=None if level is None else int(level),
+            fresh="fresh" in call.query,
         )
         return _json({"user": subject})
 
@@ -436,6 +439,7 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/account/sessions/revoke-others"): Probe.end_others,
     ("GET", "/session/status"): Probe.status,
     ("POST", "/save"): Probe.save,
+    ("GET", "/take"): Probe.take,
     ("POST", "/take"): Probe.take,
     ("POST", "/bump"): Probe.bump,
     ("GET", "/stream"): Probe.stream,

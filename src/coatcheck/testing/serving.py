@@ -75,10 +75,17 @@ class Served:
 
 
 def asgi_probe(store: Any, clock: Clock, *, watch_every: float = 0.1, **settings: Unpack[Keywords]) -> Served:
-    """Return the probe as an ASGI application over a store that has both faces."""
+    """Return the probe as an ASGI application over a store that has both faces.
+
+    Its sockets look every `watch_every` seconds, whatever the store tells: no store hears of a clock that is wound.
+    """
     control = Control(store, clock, SessionManager(clock=clock, **settings))
     app = asgi.SessionMiddleware(
-        AsgiProbe(control.probe), store=control.store, manager=control.manager, watch_every=watch_every
+        AsgiProbe(control.probe),
+        store=control.store,
+        manager=control.manager,
+        watch_every=watch_every,
+        watch_recheck=watch_every,
     )
     return Served(app, control)
 

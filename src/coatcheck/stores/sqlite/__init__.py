@@ -4,12 +4,14 @@ file      connections, forks, errors
 schema    tables and migrations
 rows      what is asked of a connection
 threads   the writer and the keeper
+watching  the watcher
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +19,7 @@ from typing import Final
 
 from ...core import ledger
 from ...core.model import Change, Conflict, Epochs, EventPage, EventQuery, Handle, Instant, Query, Record, RecordPage
-from . import rows, threads
+from . import rows, threads, watching
 from .file import COMMIT_DEADLINE, Busy, File, Here, Link, Synchronous
 
 __all__ = ["AsyncSqliteStore", "SqliteStore"]
@@ -90,6 +92,27 @@ class SqliteStore:
     def forget_events(self, before: Instant, limit: int, *, noise: bool = False) -> int:
         """Delete at most `limit` facts (or noise) older than `before`; return how many."""
         act = partial(rows.forget_events, before=before, limit=limit, noise=noise)
+        return threads.in_turn(self._file, self._here, act, COMMIT_DEADLINE)
+
+    def watch(self, notice: Callable[[Handle | None], None]) -> Callable[[], None]:
+        """Call `notice` with the handle of each record that changes but for its activity; return what ends that.
+
+        Other processes are heard within half a second, this one in a few milliseconds; `close` ends the listening.
+        """
+        return watching.watch(self._file, self._here, notice)
+
+    def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return self._read(rows.keys)
+
+    def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        act = partial(rows.put_key, name=name, value=value, was=was)
+        return threads.in_turn(self._file, self._here, act, COMMIT_DEADLINE)
+
+    def renew_generation(self) -> str:
+        """Begin another generation, after a restore; return its name."""
+        act = partial(rows.renew_generation, generation=secrets.token_hex(8))
         return threads.in_turn(self._file, self._here, act, COMMIT_DEADLINE)
 
     def close(self) -> None:
@@ -179,6 +202,26 @@ class AsyncSqliteStore:
     async def forget_events(self, before: Instant, limit: int, *, noise: bool = False) -> int:
         """Delete at most `limit` facts (or noise) older than `before`; return how many."""
         return await asyncio.to_thread(self._apart.forget_events, before, limit, noise=noise)
+
+    async def watch(self, notice: Callable[[Handle | None], None]) -> Callable[[], None]:
+        """Call `notice` with the handle of each record that changes but for its activity; return what ends that.
+
+        It is called by a thread. Other processes are heard within half a second, this one in a few milliseconds;
+        `close` ends the listening.
+        """
+        return await asyncio.to_thread(self._apart.watch, notice)
+
+    async def keys(self) -> dict[str, bytes]:
+        """Return the wrapped keys, by name."""
+        return await asyncio.to_thread(self._apart.keys)
+
+    async def put_key(self, name: str, value: bytes, was: bytes | None) -> bool:
+        """Keep a wrapped key if the present one is `was` (None: there is none); tell whether it was."""
+        return await threads.writer_of(self._file).do(partial(rows.put_key, name=name, value=value, was=was))
+
+    async def renew_generation(self) -> str:
+        """Begin another generation, after a restore; return its name."""
+        return await asyncio.to_thread(self._apart.renew_generation)
 
     async def close(self) -> None:
         """Stop the threads and close the connections of both faces; a later use opens them again."""

@@ -42,6 +42,14 @@ class Servant(Protocol):
         ...
 
 
+class Waking(Protocol):
+    """A servant who waits for what this process writes."""
+
+    def wake(self) -> None:
+        """Tell it that something was written."""
+        ...
+
+
 class Link:
     """A connection, and who minds it."""
 
@@ -103,6 +111,7 @@ class File:
         self.era = object()
         self.links: weakref.WeakSet[Link] = weakref.WeakSet()
         self.servants: dict[str, Servant] = {}
+        self.watcher: Waking | None = None
         _files.add(self)
 
     def take(self, here: Here) -> Link:
@@ -180,6 +189,7 @@ class File:
         """Forget, in the child, everything that belonged to the parent."""
         self.links = weakref.WeakSet()
         self.servants = {}
+        self.watcher = None
         self.turn = threading.Lock()
         self.gate = threading.Lock()
         self.era = object()

@@ -32,10 +32,11 @@ from ...core.model import (
 from ...core.paging import EventsFrom, RecordsFrom, cursor_of, records_from
 from .. import sql
 from .file import Link
-from .schema import PREFIX
+from .schema import PREFIX, SET_META
 
 PURGE_ROWS: Final = 100
 PURGE_SECONDS: Final = 0.05
+CHANGES_KEPT: Final = 10_000
 
 T = TypeVar("T")
 Done: TypeAlias = tuple[T, Sequence[Event]]
@@ -59,8 +60,14 @@ _DELETE: Final = _text(sql.DELETE)
 _EPOCH: Final = _text(sql.EPOCH)
 _SCOPES: Final = _text(sql.SCOPES)
 _META: Final = _text(sql.META)
+_KEYS: Final = _text(sql.KEYS)
+_SET_META: Final = _text(SET_META)
 _FORGET_EVENTS: Final = _text(sql.FORGET_EVENTS)
 
+_LAST_CHANGE: Final = _text("select ifnull(max(id), 0) from {p}changes")
+_CHANGES: Final = _text("select id, handle from {p}changes where id >= ? order by id")
+_MANY_CHANGES: Final = _text("select max(id) - min(id) >= ? from {p}changes")
+_FORGET_CHANGES: Final = _text("delete from {p}changes where id <= (select max(id) from {p}changes) - ?")
 _BEAT: Final = _text("update {p}meta set value = value + 1 where name = 'beat'")
 _SWAP: Final = _text(
     "update {p}sessions set authenticated_at = ?, seen_at = max(seen_at, ?), idle_for = ?, expires_at = ?, "
@@ -173,6 +180,47 @@ def epochs(link: Link, now: Instant) -> Epochs:
     scopes = dict(link.db.execute(_SCOPES).fetchall())
     generation = link.db.execute(_META, ("generation",)).fetchall()
     return Epochs(now, scopes, str(generation[0][0]) if generation else "")
+
+
+def last_change(link: Link) -> int:
+    """Return the number of the newest change."""
+    return int(link.db.execute(_LAST_CHANGE).fetchall()[0][0])
+
+
+def changes_since(link: Link, last: int) -> tuple[int, list[Handle | None]]:
+    """Return the number of the newest change and the handles of those after `last`; None among them: some are lost."""
+    found = link.db.execute(_CHANGES, (last,)).fetchall()
+    if last and (not found or found[0][0] != last):
+        return last_change(link), [None]
+    handles = dict.fromkeys(handle for number, handle in found if number > last)
+    return (found[-1][0] if found else last), list(handles)
+
+
+def forget_changes(link: Link) -> Done[None]:
+    """Forget all but the newest changes; the newest one is never forgotten."""
+    link.sync(full=False)
+    if link.db.execute(_MANY_CHANGES, (2 * CHANGES_KEPT,)).fetchall()[0][0]:
+        link.db.execute(_FORGET_CHANGES, (CHANGES_KEPT,))
+    return None, ()
+
+
+def keys(link: Link) -> dict[str, bytes]:
+    """Return the wrapped keys, by name."""
+    return sql.keys_of(link.db.execute(_KEYS).fetchall())
+
+
+def put_key(link: Link, name: str, value: bytes, was: bytes | None) -> Done[bool]:
+    """Keep a wrapped key if the present one is `was`; the disk has it when this returns."""
+    link.sync(full=True)
+    statement, values = sql.put_key_statement(name, value, was)
+    return link.db.execute(_text(statement), values).rowcount == 1, ()
+
+
+def renew_generation(link: Link, generation: str) -> Done[str]:
+    """Give the file another generation, and return it; the disk has it when this returns."""
+    link.sync(full=True)
+    link.db.execute(_SET_META, ("generation", generation))
+    return generation, ()
 
 
 def purge(link: Link, limit: int, now: Instant, tombstone: float) -> Done[int]:

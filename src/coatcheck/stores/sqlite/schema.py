@@ -71,16 +71,32 @@ _FIRST: Final = (
     "create index {p}events_subject on {p}events (subject, at) where subject is not null",
     "create unique index {p}events_once on {p}events (commit_id, position) where position is not null",
 )
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST,)
+_CHANGES: Final = (
+    # every write but mere activity raises `version`
+    "create table {p}changes (id integer primary key, handle text not null) strict",
+    """create trigger {p}changed after update of version on {p}sessions
+        begin insert into {p}changes (handle) values (new.handle); end""",
+    """create trigger {p}deleted after delete on {p}sessions
+        begin insert into {p}changes (handle) values (old.handle); end""",
+)
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _CHANGES)
 
 _HAS_META: Final = "select 1 from sqlite_schema where type = 'table' and name = '{p}meta'"
 _MAKE_META: Final = (
     "create table if not exists {p}meta (name text primary key, value any not null) strict, without rowid"
 )
-_SET_META: Final = (
+SET_META: Final = (
     "insert into {p}meta (name, value) values (?, ?) on conflict (name) do update set value = excluded.value"
 )
 _KEEP_META: Final = "insert or ignore into {p}meta (name, value) values (?, ?)"
+
+
+def script() -> str:
+    """Return the statements that make the tables, for those who want to read them: a file gets them by itself."""
+    made = [_MAKE_META, *(statement for migration in MIGRATIONS for statement in migration)]
+    kept = [("schema", f"{len(MIGRATIONS)}"), ("generation", "lower(hex(randomblob(8)))"), ("beat", "0")]
+    made += [_KEEP_META.replace("?, ?", f"'{name}', {value}") for name, value in kept]
+    return "".join(f"{sql.with_prefix(statement, PREFIX)};\n" for statement in made)
 
 
 def ensure(db: sqlite3.Connection, path: str, patience: float) -> None:
@@ -124,7 +140,7 @@ def _migrate(db: sqlite3.Connection, path: str) -> None:
         for migration in MIGRATIONS[found:]:
             for statement in migration:
                 db.execute(sql.with_prefix(statement, PREFIX))
-        db.execute(sql.with_prefix(_SET_META, PREFIX), ("schema", len(MIGRATIONS)))
+        db.execute(sql.with_prefix(SET_META, PREFIX), ("schema", len(MIGRATIONS)))
         db.execute(sql.with_prefix(_KEEP_META, PREFIX), ("generation", secrets.token_hex(8)))
         db.execute(sql.with_prefix(_KEEP_META, PREFIX), ("beat", 0))
     except BaseException:

@@ -56,6 +56,8 @@ def in_turn(file: File, here: Here, act: Callable[[Link], Done[T]], wait: float)
                 result, written = act(link)
                 if link.db.total_changes != before:
                     file.commits += 1
+                    if file.watcher is not None:
+                        file.watcher.wake()
             finally:
                 link.busy = False
     finally:
@@ -84,8 +86,9 @@ def writer_of(file: File) -> Writer:
 
 
 def dismiss(file: File) -> None:
-    """Send both servants home."""
+    """Send the servants home."""
     servants, file.servants = list(file.servants.values()), {}
+    file.watcher = None
     for servant in servants:
         servant.stop()
 
@@ -244,6 +247,7 @@ class _Round:
         while in_turn(file, here, batch, COMMIT_DEADLINE):
             if stopped.wait(_jittered(PAUSE)):
                 return
+        in_turn(file, here, rows.forget_changes, COMMIT_DEADLINE)
 
     def _forget(self, file: File, here: Here, stopped: threading.Event) -> None:
         for kept, noise in ((FACTS_KEPT, False), (NOISE_KEPT, True)):

@@ -1,0 +1,269 @@
+"""The connections of the blocking store: a bounded pool for each server, one deadline over everything.
+
+Rules
+- A connection goes back to its pool only when every answer was read; whatever else happens, it is closed.
+- The client library retries nothing. We do, until the deadline, with jitter: everything asked here may be asked again.
+- A forked child forgets its parent's connections without closing them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+from redis import connection, exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ...core.errors import NotApplied, StoreError, Unconfirmed, Unknown
+from . import faults
+from .forks import remember
+from .keys import Tag
+from .places import Places
+from .steps import Address, Answers, Ask, Steps
+from .trips import GREETING, HOPS, Piece, Trip, commands_of, greet
+
+T = TypeVar("T")
+
+LOOK_EVERY: Final = 0.05
+_TIMED: Final = "timeout" in inspect.signature(connection.Connection.read_response).parameters
+"""Whether redis-py (8.1 or later) can wait for an answer for a given time."""
+PAUSE: Final = 0.001
+LONGEST_PAUSE: Final = 6
+"""A pause before the n-th try is at most 2**n ms, and never more than 2**6."""
+
+
+class Wire:
+    """Carries what steps ask, for any number of threads."""
+
+    def __init__(self, places: Places, size: int) -> None:
+        """Open nothing yet; `size` is how many connections a server gets from us at most."""
+        self.places, self._size = places, size
+        self._looked_at = 0.0
+        self._pools: dict[Address, _Pool] = {}
+        self.forget()
+        remember(self)
+
+    def forget(self) -> list[Any]:
+        """Begin anew, in a forked child."""
+        pools, self._pools = self._pools, {}
+        self._gate = threading.Lock()
+        self._queues: dict[object, _Queue] = {}
+        return [pools]
+
+    def run(self, steps_of: Callable[[], Steps[T]], seconds: float, *, again: bool = True) -> T:
+        """Do what steps say, again and again until it succeeds, makes no sense, or time is over."""
+        told: StoreError | None = None
+        until, tries, unsure = time.monotonic() + seconds, 0, False
+        while True:
+            try:
+                self._look(until)
+                return self._drive(steps_of(), until)
+            except StoreError as error:
+                unsure = unsure or error.unsure
+                if not (error.retry and again) or isinstance(error, Unconfirmed):
+                    raise
+                told = told if told is not None and isinstance(error, faults.Late) else error
+                pause = random.uniform(0, PAUSE * 2 ** min(tries, LONGEST_PAUSE))  # noqa: S311 - jitter, no secret
+                if time.monotonic() + pause >= until:
+                    raise given_up(told, unsure=unsure, seconds=seconds) from error
+            tries += 1
+            time.sleep(pause)
+
+    @contextmanager
+    def queue(self, key: object, seconds: float) -> Iterator[float]:
+        """Wait for one's turn among those with the same key; yields the seconds that are left."""
+        until = time.monotonic() + seconds
+        with self._gate:
+            queue = self._queues.setdefault(key, _Queue())
+            queue.length += 1
+        try:
+            if not queue.turn.acquire(timeout=seconds):
+                raise NotApplied(crowded(seconds))
+            try:
+                yield max(0.0, until - time.monotonic())
+            finally:
+                queue.turn.release()
+        finally:
+            with self._gate:
+                queue.length -= 1
+                if not queue.length:
+                    self._queues.pop(key, None)
+
+    def where(self, tag: Tag, seconds: float) -> Address:
+        """Return the server that has a shard."""
+        self._look(time.monotonic() + seconds)
+        return self.places.of(tag)
+
+    def close(self) -> None:
+        """Close every connection that is not in use; those in use are closed when they come back."""
+        with self._gate:
+            pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            pool.close()
+
+    def connect(self, address: Address, until: float) -> Any:
+        """Return a new connection to a server that may keep sessions."""
+        left = until - time.monotonic()
+        if left <= 0:
+            raise exceptions.TimeoutError
+        kind, options = self.places.options(address, awaited=False)
+        link = kind(**{**options, **waiting(left), "retry": Retry(NoBackoff(), 0)})
+        try:
+            link.connect()
+            if not self.places.is_sentinel(address):
+                link.send_packed_command(link.pack_commands(GREETING), check_health=False)
+                answers = [read(link, until) for _ in GREETING]
+                greet(answers, address, clustered=self.places.clustered)
+        except BaseException:
+            link.disconnect()
+            raise
+        return link
+
+    def _look(self, until: float) -> None:
+        """Find out where the primaries are, if we do not know or were told that we are wrong."""
+        places, now = self.places, time.monotonic()
+        if places.known and not (places.wrong and now - self._looked_at > LOOK_EVERY):
+            return
+        self._looked_at = now
+        try:
+            self._drive(places.find(), until, share=0.5)
+        except StoreError:
+            if not places.known:
+                raise
+
+    def _drive(self, steps: Steps[T], until: float, share: float = 1.0) -> T:
+        try:
+            asks = next(steps)
+            while True:
+                left = until - time.monotonic()
+                asks = steps.send(self._ask(asks, time.monotonic() + left * share))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    def _ask(self, asks: Sequence[Ask], until: float) -> Sequence[Answers]:
+        trip = Trip(self.places, asks)
+        for _ in range(HOPS):
+            due = trip.due()
+            if not due:
+                break
+            for address, pieces in due.items():
+                self._go(trip, address, pieces, until)
+        return trip.answers()
+
+    def _go(self, trip: Trip, address: Address, pieces: Sequence[Piece], until: float) -> None:
+        pool = self._pools.get(address) or self._pool(address)
+        if not pool.enter(until):
+            return trip.fail(pieces, faults.busy(address, self._size))
+        link, sent = None, False
+        try:
+            link = pool.take() or self.connect(address, until)
+            commands = commands_of(pieces)
+            packed = link.pack_commands(commands)
+            sent = True
+            link.send_packed_command(packed, check_health=False)
+            answers = [read(link, until) for _ in commands]
+        except (exceptions.RedisError, StoreError, OSError) as error:
+            pool.spoil(link)
+            trip.lost(pieces, error, sent=sent)
+        except BaseException:
+            pool.spoil(link)
+            raise
+        else:
+            pool.give(link)
+            trip.came(pieces, answers)
+        finally:
+            pool.leave()
+
+    def _pool(self, address: Address) -> _Pool:
+        with self._gate:
+            return self._pools.setdefault(address, _Pool(self._size))
+
+
+class _Queue:
+    """Those who commit something about one subject."""
+
+    def __init__(self) -> None:
+        self.turn, self.length = threading.Lock(), 0
+
+
+class _Pool:
+    """The connections to one server."""
+
+    def __init__(self, size: int) -> None:
+        self._idle: list[Any] = []
+        self._places = threading.BoundedSemaphore(size)
+        self._closed = False
+
+    def enter(self, until: float) -> bool:
+        """Wait until one more connection may be in use."""
+        return self._places.acquire(blocking=False) or self._places.acquire(timeout=max(0.0, until - time.monotonic()))
+
+    def leave(self) -> None:
+        self._places.release()
+
+    def take(self) -> Any | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def give(self, link: Any) -> None:
+        self._idle.append(link)
+        if self._closed:
+            self.close()
+
+    def spoil(self, link: Any | None) -> None:
+        """Close a connection that failed, and all idle ones: they are as old, and likely as dead."""
+        if link is not None:
+            link.disconnect()
+            self.close(last=False)
+
+    def close(self, *, last: bool = True) -> None:
+        self._closed = self._closed or last
+        while (link := self.take()) is not None:
+            link.disconnect()
+
+
+def read(link: Any, until: float) -> Any:
+    """Return the next answer; a refusal is an answer, too."""
+    left = until - time.monotonic()
+    if left <= 0:
+        raise exceptions.TimeoutError
+    try:
+        if _TIMED:
+            return link.read_response(timeout=left)
+        if not link.can_read(timeout=left):
+            raise exceptions.TimeoutError
+        return link.read_response()
+    except exceptions.ResponseError as refusal:
+        return refusal
+
+
+def crowded(seconds: float) -> str:
+    """Return what is said to somebody whose turn did not come."""
+    return f"too many commits about one subject were waiting for {seconds:g} s; nothing was written; try again"
+
+
+def given_up(error: StoreError, *, unsure: bool, seconds: float) -> StoreError:
+    """Return the last error as that of all tries: if one of them may have been applied, so may the whole."""
+    kind = Unknown if unsure else type(error)
+    return kind(f"{error} (tried for {seconds:g} s)")
+
+
+def waiting(left: float) -> dict[str, Any]:
+    """Return how every connection waits: at most so long."""
+    # health checks and time-outs are ours; RESP2 because that is the same in every release of server and library
+    return {
+        "socket_timeout": left,
+        "socket_connect_timeout": left,
+        "protocol": 2,
+        "health_check_interval": 0,
+        "socket_keepalive": True,
+    }
