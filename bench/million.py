@@ -112,12 +112,13 @@ class Hall:
         where = urlsplit(self.url)
         with Proxy(where.hostname or "127.0.0.1", where.port or 0) as network:
             store = self.kind(network.url(self.url))
-            store.find(Query(realm="", subject=subject))
-            before = network.requests
-            store.find(Query(realm="", subject=subject))
-            found = network.requests - before
+            found = [network.requests]
+            for _ in range(6):
+                store.find(Query(realm="", subject=subject))
+                found.append(network.requests)
             store.close()
-        return str(found)
+        # the least: a store may do its housework beside it
+        return str(min(after - before for before, after in itertools.pairwise(found)))
 
     def watch(self, store: Any) -> None:
         """Begin to watch how long a store that purges holds its locks, if that can be seen."""

@@ -141,17 +141,28 @@ async def test_each_caller_waits_from_his_own_call_and_a_batch_that_hangs_is_cut
     assert await batcher.load("c") == "c"
 
 
-async def test_who_waits_behind_full_flights_has_a_deadline_too(server: Server) -> None:
-    batcher: Batcher[str] = Batcher(server.fetch, within=0.1)
-    server.open.clear()
-    blocking = []
+async def test_who_waits_behind_full_flights_has_a_deadline_too() -> None:
+    sent = []
+
+    async def slow(handles: list[str]) -> list[str]:
+        sent.append(handles)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(1.5)  # that is how long this one takes to close its connection
+        return handles
+
+    batcher: Batcher[str] = Batcher(slow, within=0.1)
+    flying = []
     for handle in "ab":
-        blocking.append(batcher.load(handle))
+        flying.append(batcher.load(handle))
         await asyncio.sleep(0.03)
-    assert len(server.batches) == 2
+    begun = asyncio.get_running_loop().time()
     with pytest.raises(StoreError, match="did not answer"):
         await batcher.load("c")
-    for load in blocking:
+    assert asyncio.get_running_loop().time() - begun < 1.0
+    assert sent == [["a"], ["b"]]
+    for load in flying:
         with pytest.raises(StoreError):
             await load
 

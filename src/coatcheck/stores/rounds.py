@@ -277,7 +277,9 @@ class Rounds:
     def put_key(self, name: str, value: bytes, was: bytes | None) -> Steps[bool]:
         """Keep a wrapped key if the present one is `was` (None: there is none), durably; tell whether it was."""
         place, text = sql.key_row(name, value)
-        answers = yield Round([*self._begin, *self._durable, Ask(self._lock_key, (place,))])
+        # A row that is not there yet cannot be locked; the beat always is, so putters come one after the other.
+        locks = [Ask(self._lock_key, ("beat",)), Ask(self._lock_key, (place,))]
+        answers = yield Round([*self._begin, *self._durable, *locks])
         rows = answers[-1].rows
         if (rows[0][0] if rows else None) != (None if was is None else sql.key_row(name, was)[1]):
             yield Round([self._rollback])

@@ -29,7 +29,7 @@ from ..batches import Batcher
 from ..keeping import AsyncKeeper
 from ..rounds import Answer, Round, Steps, adrive
 from ..sql import record_of
-from .blocking import IDLE_FOR, SPARE, UNDO, readable
+from .blocking import IDLE_FOR, SPARE, UNDO, drop, readable
 from .errors import BrokenError, named, unreachable
 from .house import EVERYTHING, MANY, MIGRATION_DEADLINE, House, log
 from .words import inward, literal, outward
@@ -53,6 +53,7 @@ class Link:
                 return await waiting.wait_async(gen, connection.pgconn.socket, interval=_INTERVAL)
             except (asyncio.CancelledError, KeyboardInterrupt):
                 connection.pgconn.finish()
+                drop(gen)
                 raise
 
         vars(connection)["wait"] = wait

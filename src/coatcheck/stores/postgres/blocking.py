@@ -104,11 +104,18 @@ def _until(gen: Generator[Any, Any, T], link: Link) -> Generator[Any, Any, T]:
             ready = yield asked
             if not ready and monotonic() >= link.until:
                 link.connection.pgconn.finish()
+                drop(gen)
                 raise OverdueError
             asked = gen.send(ready)
     except StopIteration as stop:
         result: T = stop.value
         return result
+
+
+def drop(gen: Generator[Any, Any, Any]) -> None:
+    """Close what talked over a connection that is closed: it may want to say a last word, and nobody listens."""
+    with suppress(psycopg.Error, RuntimeError):
+        gen.close()
 
 
 def _answer(cursor: psycopg.Cursor[Any]) -> Answer:
