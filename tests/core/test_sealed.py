@@ -151,8 +151,7 @@ def test_what_is_sealed_opens(data: dict[str, Any], subject: str | None, persist
     held = ticket.held
     assert held is not None
     assert codec.decode(held.data) == data
-    back = records.held(REALM, ticket, held.seen_at)
-    assert back is not None
+    back = records.held(REALM, ticket, held, held.seen_at)
     fields = ("realm", "handle", "created_at", "seen_at", "idle_for", "expires_at", "subject", "authenticated_at")
     for name in (*fields, "methods", "level", "persistent"):
         assert getattr(back, name) == getattr(kept, name), name

@@ -287,20 +287,13 @@ class SessionManager:
         return replies.cross_origin() if self.settings.csrf == "refuse" else None
 
     def _judge(self, visit: Visit, ticket: Ticket, record: Record | None, floor: Instant) -> None:
-        seen_at = inf if ticket.held is None else self._seen_at(visit, ticket, ticket.held)
-        brought = record is None and (self._alone or visit.reads_only)
-        if brought:
-            record = records.held(self.realm, ticket, seen_at)
         if record is None:
-            return self._heard("session_unknown_token", visit.request)
+            return self._judge_alone(visit, ticket, floor)
         if record.handle != ticket.handle:
             message = f"the store answered {ticket.handle!r} with another record"
             raise StoreError(message)
         now = visit.arrived
-        if brought:  # its seal vouches for it, and there is nothing to compare it with
-            standing, proof = _CURRENT, b""
-        else:
-            standing, proof = tokens.judge(self._realm, record, ticket, now, self._grace)
+        standing, proof = tokens.judge(self._realm, record, ticket, now, self._grace)
         if standing is _GARBAGE:
             return None if visit.copied else self._heard("session_garbage_token", visit.request)
         visit.presented, visit.presented_as = record, standing
@@ -316,11 +309,28 @@ class SessionManager:
                 return self._end(visit, record, why)
         if standing >= _STRAGGLER:
             return self._replayed(visit, record, standing)
-        if seen_at < record.seen_at:  # others with this token were seen later than these cookies
-            if record.idle_for is not None and now >= seen_at + record.idle_for:
-                return self._slept(visit, record)
-            record = replace(record, seen_at=seen_at)
+        if ticket.held is not None:
+            seen_at = self._seen_at(visit, ticket, ticket.held)
+            if seen_at < record.seen_at:  # others with this token were seen later than these cookies
+                if idle is not None and now >= seen_at + idle:
+                    return self._slept(visit, record)
+                record = replace(record, seen_at=seen_at)
         return self._believe(visit, ticket, record, standing, proof)
+
+    def _judge_alone(self, visit: Visit, ticket: Ticket, floor: Instant) -> None:
+        """Judge a ticket without a record: it counts only where its seal alone may vouch for it."""
+        held = ticket.held
+        if held is None or not (self._alone or visit.reads_only):
+            return self._heard("session_unknown_token", visit.request)
+        now = visit.arrived
+        visit.presented = record = records.held(self.realm, ticket, held, self._seen_at(visit, ticket, held))
+        visit.presented_as = _CURRENT
+        if record.handed_at > now + tokens.SKEW:
+            return self._once(visit, facts.about("session_from_the_future", record, now, None), 3600.0)
+        why = self._over(record, now, floor)
+        if why is not None:
+            return self._end(visit, record, why)
+        return self._believe(visit, ticket, record, _CURRENT, b"")
 
     def _seen_at(self, visit: Visit, ticket: Ticket, held: Held) -> Instant:
         """Return when the bearer was last seen; the small cookie is looked at only where it could matter."""

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from . import codec, tokens
-from .model import Client, Instant, Level, Record, Ticket
+from .model import Client, Held, Instant, Level, Record, Ticket
 from .policies import Timeouts
 from .session import Lasting, Login
 
@@ -88,11 +88,8 @@ def turned(realm: bytes, record: Record, ticket: Ticket, now: Instant) -> Record
     )
 
 
-def held(realm: str, ticket: Ticket, seen_at: Instant) -> Record | None:
-    """Return the record that a sealed ticket brought itself, without its data; None, for a ticket that brought none."""
-    brought = ticket.held
-    if brought is None:
-        return None
+def held(realm: str, ticket: Ticket, brought: Held, seen_at: Instant) -> Record:
+    """Return the record that a sealed ticket brought itself, without its data."""
     return Record(
         realm=realm,
         handle=ticket.handle,
