@@ -74,14 +74,14 @@ def test_a_flood_from_everywhere_stays_in_the_table():
     """D32: 200,000 networks; the table is bounded, the total exact, and no newcomer costs a walk through the table."""
     noise = Noise()
     addresses = [address(number) for number in range(200_000)]
-    began = time.perf_counter()
+    began = time.process_time()
     for one in addresses:
         noise.count("unknown_token", one, 0.0)
-    spent = time.perf_counter() - began
+    spent = time.process_time() - began
     assert rows(noise) <= MOST_NETWORKS
     assert sys.getsizeof(noise._counts) < 400_000
     # measured: 4 us each; looking for the smallest of 4,096 rows at each newcomer would cost over 100
-    assert spent / len(addresses) < 40e-6
+    assert spent / len(addresses) < 80e-6
     (summary,) = noise.summaries("shop", 60.0)
     assert summary.detail["count"] == 200_000
     assert len(summary.detail["networks"]) <= 5

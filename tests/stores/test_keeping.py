@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 import time
 from collections.abc import Callable
 
@@ -67,15 +66,11 @@ async def comes(true: Callable[[], bool]) -> bool:
     return await asyncio.to_thread(eventually, true)
 
 
-def keepers() -> int:
-    return sum(thread.name == "coatcheck-keeper" for thread in threading.enumerate())
-
-
 def test_a_keeper_tidies_and_stops(store: MemoryStore) -> None:
     keeper = Keeper(store, every=0.01)
     assert eventually(lambda: tidy(store))
     keeper.stop()
-    assert keepers() == 0
+    assert not keeper._thread.is_alive()
 
 
 def test_a_keeper_waits_before_its_first_round(store: MemoryStore) -> None:
@@ -90,8 +85,8 @@ def test_a_keeper_ends_with_its_store(store: MemoryStore) -> None:
     assert eventually(lambda: tidy(store))
     forgotten = Keeper(MemoryStore(), every=60)
     gc.collect()
-    assert eventually(lambda: keepers() == 1)
-    assert not forgotten._thread.is_alive()
+    assert eventually(lambda: not forgotten._thread.is_alive())
+    assert keeper._thread.is_alive()
     keeper.stop()
 
 

@@ -579,6 +579,7 @@ class AsyncRegistry:
             done += batch
             if batch == 0:
                 break
+            await sleep(random.uniform(0.005, 0.02))  # noqa: S311 - lets those in who wait for the lock
         return done
 
     async def events(

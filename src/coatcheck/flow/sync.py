@@ -576,6 +576,7 @@ class Registry:
             done += batch
             if batch == 0:
                 break
+            sleep(random.uniform(0.005, 0.02))  # noqa: S311 - lets those in who wait for the lock
         return done
 
     def events(

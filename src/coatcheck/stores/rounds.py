@@ -174,7 +174,10 @@ _FIRST_SIGHT: Final = (
     "and (seen_at < least(?, {now} + ?) or (turn_proof = ? and used_at is null))"
 )
 _RAISE_EPOCH: Final = "update {p}subjects set epoch = greatest(coalesce(epoch, ?), ?) where realm = ? and subject = ?"
-_IS_DUE: Final = "select 1 from {p}sessions where due_at <= {now} limit 1"
+# The earliest first: asked for any row that is due, a planner that expects many reads the whole table for none.
+_IS_DUE: Final = (
+    "select 1 from (select due_at from {p}sessions order by due_at limit 1) as earliest where due_at <= {now}"
+)
 
 
 class Rounds:

@@ -35,7 +35,7 @@ from .file import Link
 from .schema import PREFIX, SET_META
 
 PURGE_ROWS: Final = 100
-PURGE_SECONDS: Final = 0.05
+PURGE_SECONDS: Final = 0.02
 CHANGES_KEPT: Final = 10_000
 
 T = TypeVar("T")
@@ -236,8 +236,9 @@ def purge(link: Link, limit: int, now: Instant, tombstone: float) -> Done[int]:
 
 
 def _purge_batch(db: sqlite3.Connection, limit: int, now: Instant, tombstone: float) -> Done[int]:
-    done, until = 0, time.monotonic() + PURGE_SECONDS
+    done = 0
     db.execute("begin immediate")
+    until = time.monotonic() + PURGE_SECONDS
     try:
         table = _Rows(db.execute, b"", tombstone)
         for row in db.execute(_DUE, (now, limit)).fetchall():
