@@ -3,7 +3,8 @@
 CPU seconds of this process (ours and the client library's together) a request, less those of the bare application,
 with 64 requests at a time in one event loop, as an asyncio worker has them. Beside us, in the same run and in turns:
 starsessions on the same Redis; and Django's `cache` (Redis) and `db` (PostgreSQL) engines, one request after another,
-as a sync worker has them. The servers are started for this and stopped afterwards; their CPU is not counted.
+as a sync worker has them (these come with `pip install -e ".[bench]"`). The servers are started for this and stopped
+afterwards; their CPU is not counted.
 """
 
 from __future__ import annotations
