@@ -28,7 +28,7 @@ from coatcheck.core.model import (
     Update,
 )
 from coatcheck.core.tokens import shard_of
-from coatcheck.stores.redis import AsyncRedisStore, RedisStore
+from coatcheck.stores.redis import AsyncRedisStore, RedisStore, trips
 from coatcheck.stores.redis.committing import Commit
 from coatcheck.stores.redis.format import pack
 from coatcheck.stores.redis.keys import SHARDS, Keys
@@ -383,6 +383,32 @@ def test_a_commit_waits_for_a_slot_that_moves(cluster: servers.Cluster, clock: C
     assert len(face.named("revoked")) == 1
     face.close()
     cluster.wait_until_healthy()
+    cluster.move(slot, source)
+    cluster.wait_until_healthy()
+
+
+def test_a_slot_that_has_moved_is_asked_at_its_new_owner_from_then_on(
+    house: House, cluster: servers.Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One redirection is enough: MOVED tells for good, ASK (which the client's MovedError also is) for once."""
+    face, handle = house.face, house.handle("h")
+    face.done(Insert(record=house.make("h")))
+    places = house.store._desk.places
+    slot = servers.slot_of(house.key(handle))
+    source = cluster.master_of(slot)
+    target = next(node for node in cluster.masters() if node is not source)
+    cluster.move(slot, target)
+    cluster.wait_until_healthy()
+    assert places.of(handle[:2])[1] == source.port
+    sent: list[bool] = []
+    elsewhere = trips.Trip._elsewhere
+    monkeypatch.setattr(
+        trips.Trip, "_elsewhere", lambda *given, asking: (sent.append(asking), elsewhere(*given, asking=asking))
+    )
+    for _ in range(3):
+        assert face.have(handle).handle == handle
+    assert sent == [False]
+    assert places.of(handle[:2])[1] == target.port
     cluster.move(slot, source)
     cluster.wait_until_healthy()
 

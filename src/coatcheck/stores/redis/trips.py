@@ -102,9 +102,8 @@ class Trip:
 
     def _refused(self, piece: Piece, error: exceptions.ResponseError) -> None:
         if isinstance(error, exceptions.AskError):
-            self._elsewhere(piece, error, asking=True)
-        elif isinstance(error, exceptions.MovedError):
-            self._elsewhere(piece, error, asking=False)
+            # the client library derives the one from the other: MOVED is for good, ASK for this once
+            self._elsewhere(piece, error, asking=not isinstance(error, exceptions.MovedError))
         elif isinstance(error, exceptions.NoScriptError) and piece.commands[0][0] == "EVALSHA":
             _, sha, *arguments = piece.commands[0]
             piece.commands = [("EVAL", SOURCES[sha], *arguments), *piece.commands[1:]]
