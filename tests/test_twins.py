@@ -1,4 +1,4 @@
-"""flow/sync.py and flow/async_.py are one text, and so are the files of keys: equal but for the words of waiting.
+"""The awaited and the blocking files of flow/ are one text each: equal but for the words of waiting.
 
 The rule: `async` and `await` fall, `Async` in front of a name falls, and the few pairs below stand for each other.
 Where a line is broken and how imports are ordered does not count; comments and docstrings do.
@@ -15,13 +15,15 @@ import pytest
 
 FLOW = Path(__file__).resolve().parents[1] / "src" / "coatcheck" / "flow"
 
-TWINS = (("async_.py", "sync.py"), ("async_keys.py", "keys.py"))
+TWINS = (("async_.py", "sync.py"), ("async_keys.py", "keys.py"), ("async_registry.py", "registry.py"))
 
 # (in the async twin, in the other), besides the syntax of waiting and `Async` in front of a name
 PAIRS = (
     ("The flow, awaiting:", "The flow, blocking:"),
     ("from asyncio import sleep", "from time import sleep"),
     ("from .async_keys import", "from .keys import"),
+    ("from .async_ import", "from .sync import"),
+    ("The registry, awaiting:", "The registry, blocking:"),
 )
 
 BLOCKING = {ast.AsyncFunctionDef: ast.FunctionDef, ast.AsyncFor: ast.For, ast.AsyncWith: ast.With}
@@ -75,7 +77,7 @@ def test_the_flows_are_twins(awaiting: str, blocking: str) -> None:
 
 
 def test_every_pair_of_words_is_needed() -> None:
-    text = (FLOW / "async_.py").read_text()
+    text = "".join((FLOW / awaited).read_text() for awaited, _ in TWINS)
     assert [theirs for theirs, _ in PAIRS if theirs not in text] == []
 
 

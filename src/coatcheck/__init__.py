@@ -8,13 +8,13 @@ from .core.model import Event, Level, Record
 from .core.policies import Action, Policy, SessionLimit, Timeouts, Verdict, timeouts
 from .core.sealed import Sealed
 from .core.session import ALL, Session, Typed
-from .flow.sync import Registry
+from .flow.registry import Registry
 from .stores.memory import MemoryStore
 from .stores.urls import open_async_store, open_store
 
 if TYPE_CHECKING:
     from .core.keyring import Key, Keyring
-    from .flow.async_ import AsyncRegistry
+    from .flow.async_registry import AsyncRegistry
     from .stores.near import near
 
 __all__ = [
@@ -52,7 +52,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what few need only when it is asked for; what stands on asyncio is a third of the cost of the rest."""
     if name == "AsyncRegistry":
-        from .flow.async_ import AsyncRegistry
+        from .flow.async_registry import AsyncRegistry
 
         return AsyncRegistry
     if name == "near":

@@ -21,6 +21,7 @@ from coatcheck.core.model import Change, Conflict, Query, Record, Reply, Request
 from coatcheck.core.policies import timeouts
 from coatcheck.core.session import Session
 from coatcheck.flow import sync
+from coatcheck.flow.registry import Registry
 from coatcheck.flow.sync import Exchange
 from coatcheck.stores.memory import MemoryStore
 from coatcheck.stores.sqlite import SqliteStore
@@ -293,7 +294,7 @@ def test_a_step_up_in_the_grace_does_not_get_past_a_revocation() -> None:
     browser.value = old
     slow = browser.begin()
     slow.login("ann", methods=("pwd", "otp"))
-    assert sync.Registry(store, clock=clock).revoke(only(store).handle)
+    assert Registry(store, clock=clock).revoke(only(store).handle)
     assert not browser.finish(slow)
     assert not store.find(Query()).items
 

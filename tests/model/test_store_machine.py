@@ -32,7 +32,8 @@ from coatcheck.core.model import Change, Conflict, Level, Query, Record, Reply, 
 from coatcheck.core.policies import DAY, HOUR, timeouts
 from coatcheck.core.session import Session
 from coatcheck.flow import sync
-from coatcheck.flow.sync import Exchange, Registry
+from coatcheck.flow.registry import Registry
+from coatcheck.flow.sync import Exchange
 from coatcheck.stores.memory import MemoryStore
 from coatcheck.stores.sqlite import SqliteStore
 from coatcheck.testing.clock import Clock

@@ -16,7 +16,8 @@ import typer
 from ..core.errors import ConfigError, StoreError
 from ..core.model import Handle, Instant, Record
 from ..core.tokens import is_handle
-from ..flow.sync import Registry, Store
+from ..flow.registry import Registry
+from ..flow.sync import Store
 from ..stores.urls import file_of, is_shared, open_store
 from .views import State, state_of
 

@@ -11,19 +11,16 @@ import random
 from asyncio import sleep
 from collections.abc import Callable, Sequence
 from math import inf
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from ..core import facts, replies
+from ..core import replies
 from ..core.cookies import dress
-from ..core.errors import CoatcheckError, ConfigError, Refusal, SettledError, StoreError
+from ..core.errors import CoatcheckError, Refusal, SettledError, StoreError
 from ..core.manager import SessionManager
 from ..core.model import (
-    Because,
     Change,
     Conflict,
-    End,
-    EndOthers,
     Epochs,
     Event,
     EventPage,
@@ -57,7 +54,6 @@ MOST_SKEW, SKEW_SAID = 30.0, 2.0
 """Seconds between our clock and the store's: refused above the first, said above the second."""
 QUIET_SAID = 3600.0
 """Seconds without any event before the start after which it is said that the store may have been restored."""
-PURGE_ROWS = 100
 
 _LOST = (
     "set a Secure cookie over http: most clients drop it, so every request is a new visitor; use https "
@@ -491,144 +487,3 @@ class AsyncExchange:
                 message = "others kept changing the session"
                 raise StoreError(message)
             await sleep(random.uniform(0.0, 0.002))  # noqa: S311 - jitter, no secret
-
-
-class AsyncRegistry:
-    """Sessions seen from outside a request: find them, end them, read what happened.
-
-    `realm` narrows everything to one audience; None is every one (for operators).
-    """
-
-    def __init__(
-        self, store: AsyncStore, realm: str | None = "__Host-coat", clock: Callable[[], Instant] = time
-    ) -> None:
-        """Look at one store; `clock` is for tests."""
-        self._store = store
-        self._realm = realm
-        self._clock = clock
-        if log_events not in store.listeners:
-            store.listeners.append(log_events)
-
-    async def find(
-        self,
-        subject: str | None = None,
-        *,
-        handle: Handle | None = None,
-        live: bool = True,
-        limit: int = 100,
-        cursor: str | None = None,
-    ) -> RecordPage:
-        """Return a page of sessions, oldest first: a subject's, or all."""
-        query = Query(realm=self._realm, subject=subject, handle=handle, live=live, limit=limit, cursor=cursor)
-        return await self._store.find(query)
-
-    async def revoke(
-        self, handle: Handle, because: Because = "operator", *, subject: str | None = None, actor: str | None = None
-    ) -> bool:
-        """End one session; return whether it was there and live. With `subject`, only if it is that subject's."""
-        record = await self._store.load(handle)
-        while record is not None and record.ended_because == "replaced" and record.successor is not None:
-            record = await self._store.load(record.successor)  # a step-up gave the session another handle
-        if record is None or record.ended_at is not None or self._foreign(record, subject):
-            return False
-        event = facts.about("session_revoked", record, self._now(), None, reason=because, actor=actor)
-        ending = End(handle=record.handle, because=because, events=(event,))
-        await self._store.commit(os.urandom(16), (ending,), durable=True)
-        return True
-
-    async def revoke_all(
-        self, subject: str, *, keep: Handle | None = None, because: Because = "operator", actor: str | None = None
-    ) -> None:
-        """End every session of a subject, but `keep`; a login that is under way is refused, too."""
-        kept = () if keep is None else (keep,)
-        event = self._bulk(subject, because, actor)
-        change = EndOthers(realm=self._one_realm(), subject=subject, keep=kept, because=because, events=(event,))
-        await self._store.commit(os.urandom(16), (change,), durable=True)
-
-    async def revoke_before(
-        self,
-        moment: Instant,
-        *,
-        subject: str | None = None,
-        because: Because = "operator",
-        actor: str | None = None,
-    ) -> None:
-        """End what was authenticated before a moment (seconds since 1970, UTC): a subject's, or everybody's.
-
-        Everybody's are refused within a second in every process, and ended as they are met. Raises ConfigError for a
-        moment in the future: logins would be refused until then.
-        """
-        if moment > self._now() + SKEW_SAID:
-            message = "revoke_before takes a moment of the past; one in the future would refuse every login until then"
-            raise ConfigError(message)
-        event = self._bulk(subject, because, actor, before=moment)
-        change: Change
-        if subject is None:
-            scope = "*" if self._realm is None else f"realm:{self._realm}"
-            change = RaiseEpoch(scope=scope, before=moment, events=(event,))
-        else:
-            realm = self._one_realm()
-            change = EndOthers(realm=realm, subject=subject, because=because, before=moment, events=(event,))
-        await self._store.commit(os.urandom(16), (change,), durable=True)
-
-    async def purge(self, limit: int = 1000) -> int:
-        """End overdue sessions and delete old tombstones, in batches; return how many."""
-        done = 0
-        while done < limit:
-            batch = await self._store.purge(min(PURGE_ROWS, limit - done))
-            done += batch
-            if batch == 0:
-                break
-            await sleep(random.uniform(0.005, 0.02))  # noqa: S311 - lets those in who wait for the lock
-        return done
-
-    async def events(
-        self,
-        *,
-        handle: Handle | None = None,
-        subject: str | None = None,
-        name: str | None = None,
-        since: Instant | None = None,
-        noise: bool | None = None,
-        limit: int = 100,
-        cursor: str | None = None,
-    ) -> EventPage:
-        """Return a page of what happened, newest first; raises StoreError where the store keeps no events."""
-        store = self._store
-        if not isinstance(store, AsyncAuditedStore):
-            message = f"{type(store).__name__} keeps no events; every store of coatcheck's own does"
-            raise StoreError(message)
-        query = EventQuery(
-            realm=self._realm,
-            handle=handle,
-            subject=subject,
-            name=name,
-            since=since,
-            noise=noise,
-            limit=limit,
-            cursor=cursor,
-        )
-        return await store.events(query)
-
-    def _foreign(self, record: Record, subject: str | None) -> bool:
-        if self._realm is not None and record.realm != self._realm:
-            return True
-        return subject is not None and record.subject != subject
-
-    def _one_realm(self) -> str:
-        if self._realm is None:
-            message = "say which realm: subjects of different realms are different people"
-            raise StoreError(message)
-        return self._realm
-
-    def _bulk(self, subject: str | None, because: str, actor: str | None, **detail: Any) -> Event:
-        return Event(
-            name="sessions_revoked",
-            at=self._now(),
-            realm=self._realm or "",
-            subject=subject,
-            detail={"reason": because, "actor": actor, **detail},
-        )
-
-    def _now(self) -> Instant:
-        return self._clock()

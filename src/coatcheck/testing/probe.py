@@ -19,8 +19,10 @@ from urllib.parse import parse_qsl
 from ..core.errors import SettledError
 from ..core.model import Level
 from ..core.session import Session
-from ..flow.async_ import AsyncExchange, AsyncRegistry
-from ..flow.sync import Exchange, Registry
+from ..flow.async_ import AsyncExchange
+from ..flow.async_registry import AsyncRegistry
+from ..flow.registry import Registry
+from ..flow.sync import Exchange
 from .flaky import Gate
 
 JSON = "application/json"

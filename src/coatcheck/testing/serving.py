@@ -13,7 +13,7 @@ from ..adapters import asgi, wsgi
 from ..core.manager import SessionManager
 from ..core.model import Event, EventQuery, Query, Record
 from ..core.settings import Keywords
-from ..flow.sync import Registry
+from ..flow.registry import Registry
 from .clock import Clock
 from .flaky import FlakyStore, Gate
 from .probe import TEXT, Answer, Call, Probe, run, run_async
