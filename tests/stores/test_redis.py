@@ -518,6 +518,26 @@ def test_a_full_server_refuses_and_writes_nothing(now: Clock) -> None:
     server.stop()
 
 
+@pytest.mark.parametrize("make_store", [RedisStore, AsyncRedisStore])
+def test_a_refusal_stays_one_though_the_last_try_would_come_too_late(now: Clock, make_store: Any) -> None:
+    """A try that cannot end in time would turn "nothing was written" into "nobody knows"; it is not begun."""
+    server = server_or_skip(lambda: servers.single(maxmemory="3mb", maxmemory_policy="noeviction"))
+    with servers.client(server.port) as admin, suppress(redis.ResponseError):
+        for number in range(1000):
+            admin.set(f"ballast-{number}", "x" * 10_000)
+    with Proxy("127.0.0.1", server.port) as network:
+        face = Face(make_store(network.url(server.url), commit_deadline=0.5))
+        with suppress(NotApplied):
+            face.commit(Insert(record=make("warm", now)))
+        network.delay(0.02)
+        for number in range(8):
+            with pytest.raises(NotApplied, match="no memory left"):
+                face.commit(Insert(record=make(f"h{number}", now, data=bytes(5_000))))
+        network.heal()
+        face.close()
+    server.stop()
+
+
 # Tasks, threads, forks.
 
 

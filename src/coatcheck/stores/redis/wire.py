@@ -36,6 +36,9 @@ _TIMED: Final = "timeout" in inspect.signature(connection.Connection.read_respon
 PAUSE: Final = 0.001
 LONGEST_PAUSE: Final = 6
 """A pause before the n-th try is at most 2**n ms, and never more than 2**6."""
+ENOUGH: Final = 0.05
+"""Seconds. A try with less time than this, or than half as much again as the last one took, would more likely turn a
+clear refusal into an unknown outcome than succeed; so it is not begun."""
 
 
 class Wire:
@@ -61,6 +64,7 @@ class Wire:
         told: StoreError | None = None
         until, tries, unsure = time.monotonic() + seconds, 0, False
         while True:
+            began = time.monotonic()
             try:
                 self._look(until)
                 return self._drive(steps_of(), until)
@@ -70,7 +74,8 @@ class Wire:
                     raise
                 told = told if told is not None and isinstance(error, faults.Late) else error
                 pause = random.uniform(0, PAUSE * 2 ** min(tries, LONGEST_PAUSE))  # noqa: S311 - jitter, no secret
-                if time.monotonic() + pause >= until:
+                now = time.monotonic()
+                if now + pause + max(ENOUGH, 1.5 * (now - began)) >= until:
                     raise given_up(told, unsure=unsure, seconds=seconds) from error
             tries += 1
             time.sleep(pause)

@@ -25,7 +25,7 @@ from .keys import Tag
 from .places import Places
 from .steps import Address, Answers, Ask, Steps
 from .trips import GREETING, HOPS, Piece, Trip, commands_of, greet
-from .wire import LONGEST_PAUSE, LOOK_EVERY, PAUSE, crowded, given_up, waiting
+from .wire import ENOUGH, LONGEST_PAUSE, LOOK_EVERY, PAUSE, crowded, given_up, waiting
 
 T = TypeVar("T")
 
@@ -46,6 +46,7 @@ class AsyncWire:
         told: StoreError | None = None
         until, tries, unsure = self._now() + seconds, 0, False
         while True:
+            began = self._now()
             try:
                 await self._look(until)
                 return await self._drive(steps_of(), until)
@@ -55,7 +56,8 @@ class AsyncWire:
                     raise
                 told = told if told is not None and isinstance(error, faults.Late) else error
                 pause = random.uniform(0, PAUSE * 2 ** min(tries, LONGEST_PAUSE))  # noqa: S311 - jitter, no secret
-                if self._now() + pause >= until:
+                now = self._now()
+                if now + pause + max(ENOUGH, 1.5 * (now - began)) >= until:
                     raise given_up(told, unsure=unsure, seconds=seconds) from error
             tries += 1
             await asyncio.sleep(pause)
