@@ -43,6 +43,7 @@ from coatcheck.stores.memory import MemoryStore
 from coatcheck.stores.redis import AsyncRedisStore, RedisStore, committing, turns
 from coatcheck.stores.redis import format as layout
 from coatcheck.stores.redis.faults import broken, code_of, refusal
+from coatcheck.stores.redis.keys import SHARDS
 from coatcheck.stores.redis.places import target_of, target_of_client
 from coatcheck.testing.clock import Clock
 from coatcheck.testing.face import TURN, Face, event, full, make
@@ -591,6 +592,36 @@ async def test_a_cancelled_commit_is_decided_before_its_caller_learns_it(single:
         network.heal()
         await store.close()
         await direct.close()
+
+
+@pytest.mark.parametrize("shards", [1, SHARDS])
+def test_the_sessions_of_a_subject_are_one_trip(single: servers.Single, prefix: str, shards: int) -> None:
+    clock = Clock(time.time())
+    with Proxy("127.0.0.1", port_of(single.url)) as network:
+        store = RedisStore(network.url(single.url), prefix=prefix, shards=shards)
+        tag = store._desk.keys.tag_of(store.epochs().salt, ("", "ann"))
+        handles = [f"{tag if shards > 1 else ''}h{number:03}" for number in range(12)]
+        for handle in handles:
+            insert = Insert(record=make(handle, clock, created_at=clock.wind(0.001), subject="ann"))
+            assert store.commit(os.urandom(16), [insert], durable=False) is None
+        asked = []
+        for _ in range(4):
+            before = network.requests
+            assert [record.handle for record in store.find(Query(realm="", subject="ann")).items] == handles
+            asked.append(network.requests - before)
+        store.close()
+    # the least: the store may do its housework beside it
+    assert min(asked) == 1
+
+
+def test_a_listing_reads_on_where_the_script_stops(single: servers.Single, prefix: str) -> None:
+    clock, store = Clock(time.time()), RedisStore(single.url, prefix=prefix)
+    handles = [f"h{number:03}" for number in range(520)]
+    for handle in handles:
+        insert = Insert(record=make(handle, clock, created_at=clock.wind(0.001), subject="ann"))
+        assert store.commit(os.urandom(16), [insert], durable=False) is None
+    assert [record.handle for record in store.find(Query(realm="", subject="ann", limit=600)).items] == handles
+    store.close()
 
 
 async def test_one_damaged_record_among_64_fails_its_own_caller_only(

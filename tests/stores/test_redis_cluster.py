@@ -351,7 +351,8 @@ def test_a_slot_half_moved_answers_every_load(house: House, cluster: servers.Clu
                 f"h{n}" for n in range(6)
             ]
             assert face.load(house.handle("nobody")) is None
-            assert len(face.find(realm="", subject="ann").items) == 6
+            for live in (True, False):
+                assert len(face.find(realm="", subject="ann", live=live).items) == 6
             face.done(Touch(handle=house.handle("h1"), seen_at=house.clock.wind(1)))
             current = face.have(house.handle("h2"))
             face.done(Update(record=replace(current, data=b"x"), was=current.version))

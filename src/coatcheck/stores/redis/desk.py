@@ -70,7 +70,6 @@ class Desk:
         self.listeners: list[Callable[[Sequence[Event]], None]] = []
         self._lister = Lister(self.settings)
         self.tidier = Tidier(self.settings, random.randrange)
-        self._salt = b""
 
     def tell(self, events: Sequence[Event]) -> None:
         """Tell the listeners what was written."""
@@ -92,20 +91,15 @@ class Desk:
 
     def committing(self, commit_id: bytes, changes: Sequence[Change], durable: bool) -> Steps[Commit]:
         """Return a commit that is ready to be tried."""
-        salt = (yield from self.salt()) if self.keys.sharded else b""
-        return Commit(self.settings, salt, commit_id, changes, durable)
+        return Commit(self.settings, (yield from self.salt()), commit_id, changes, durable)
 
     def salt(self) -> Steps[bytes]:
-        """Return the salt of the shards, which never changes."""
-        if not self._salt:
-            yield from self.epochs()
-        return self._salt
+        """Return the salt of the shards, which never changes; without shards there is none."""
+        return (yield from self._lister.salt())
 
     def epochs(self) -> Steps[Epochs]:
         """Return the store's clock and its epochs."""
-        epochs = yield from self._lister.epochs()
-        self._salt = epochs.salt
-        return epochs
+        return (yield from self._lister.epochs())
 
     def renew_generation(self, generation: str) -> Steps[str]:
         """Begin another generation, after a restore; return its name."""
@@ -161,7 +155,7 @@ class Loading:
     def steps(self) -> Steps[None]:
         """Ask for those that have no result yet."""
         desk, waiting = self._desk, self._waiting
-        salt = (yield from desk.salt()) if desk.keys.sharded else b""
+        salt = yield from desk.salt()
         tags: dict[str, list[Handle]] = {}
         for handle in waiting:
             tags.setdefault(desk.keys.tag(handle), []).append(handle)

@@ -1,8 +1,9 @@
 """What a store tells of itself: its clock and epochs, its records in order, its events in order.
 
 Rules
-- A subject's sessions are found by its index, in two trips. Everything else looks at every record of every primary,
-  keeping only a page of them: fine for thousands, slow for millions, and given up at the deadline with a sentence.
+- A subject's sessions are found by its index, in one trip: a script reads both. Everything else looks at every record
+  of every primary, keeping only a page of them: fine for thousands, slow for millions, and given up at the deadline
+  with a sentence.
 - Events lie in one set a shard, by time; a page merges the shards by (at, number), where a number holds its shard.
 """
 
@@ -22,6 +23,7 @@ from ...core.paging import EventsFrom, RecordsFrom, cursor_of, events_from, reco
 from . import format  # noqa: A004 - the record's
 from .keys import COMMON, Tag
 from .plan import Settings
+from .scripts import LIST_SHA
 from .steps import Address, Ask, Command, Steps, asked, number
 
 _SCAN: Final = 1000
@@ -43,6 +45,7 @@ class Lister:
         """Look at one store."""
         self._set, self._keys = settings, settings.keys
         self._places = {tag: place for place, tag in enumerate(self._keys.tags)}
+        self._salt = b""
 
     # Epochs.
 
@@ -64,33 +67,45 @@ class Lister:
             raise StoreError(message)
         scopes = {name[len(_EPOCH) :].decode(): float(at) for name, at in stored.items() if name.startswith(_EPOCH)}
         salt = stored[b"salt"] if self._keys.sharded else b""
+        self._salt = salt
         return Epochs(self._set.now(time), scopes, stored[b"generation"].decode(), salt)
+
+    def salt(self) -> Steps[bytes]:
+        """Return the salt of the shards, which never changes; without shards there is none."""
+        if self._keys.sharded and not self._salt:
+            yield from self.epochs()
+        return self._salt
 
     # Records.
 
     def find(self, query: Query, primaries: Callable[[], Sequence[Address]]) -> Steps[RecordPage]:
         """Return a page of records in the order (created_at, handle)."""
         start = None if query.cursor is None else records_from(query.cursor)
+        if query.handle is None and query.realm is not None and query.subject is not None:
+            return (yield from self._of_subject(query, query.realm, query.subject, start))
         ((time,),) = yield from asked(Ask(COMMON, [("TIME",)]))
-        now = self._set.now(time)
-        narrow = _Page(query, start, now)
+        narrow = _Page(query, start, self._set.now(time))
         if query.handle is not None:
             yield from self._gather([query.handle] if self._keys.sound(query.handle) else [], narrow)
-        elif query.realm is not None and query.subject is not None:
-            yield from self._gather((yield from self._of_subject(query.realm, query.subject, query.live)), narrow)
         else:
             for address in primaries():
                 yield from self._scan(address, narrow)
         return narrow.page()
 
-    def _of_subject(self, realm: str, subject: str, live: bool) -> Steps[list[Handle]]:
-        tag = self._keys.tag_of((yield from self._salt()), (realm, subject))
-        sets = [self._keys.about(tag, kind, (realm, subject)) for kind in ("l" if live else "le")]
-        (answers,) = yield from asked(Ask(tag, [("ZRANGE", key, 0, -1) for key in sets]))
-        return [member.decode() for members in answers for member in members]
-
-    def _salt(self) -> Steps[bytes]:
-        return (yield from self.epochs()).salt if self._keys.sharded else b""
+    def _of_subject(self, query: Query, realm: str, subject: str, start: RecordsFrom | None) -> Steps[RecordPage]:
+        tag = self._keys.tag_of((yield from self.salt()), (realm, subject))
+        sets = [self._keys.about(tag, kind, (realm, subject)) for kind in ("l" if query.live else "le")]
+        of_record = self._keys.of(tag, "s:")
+        (answers,) = yield from asked(Ask(tag, [("EVALSHA", LIST_SHA, 1, key, of_record, _CHUNK) for key in sets]))
+        narrow = _Page(query, start, self._set.now(answers[0][0]))
+        for _, members, values in answers:
+            handles = [member.decode() for member in members]
+            read = list(zip(handles, values, strict=False))
+            narrow.add(format.unpack(handle, value) for handle, value in read if value is not None)
+            # a record that is away may be on its way to another server; those beyond the first are still to be read
+            missed = [handle for handle, value in read if value is None]
+            yield from self._gather(missed + handles[len(read) :], narrow)
+        return narrow.page()
 
     def _gather(self, handles: Sequence[Handle], page: _Page) -> Steps[None]:
         for first in range(0, len(handles), _CHUNK):
@@ -143,7 +158,7 @@ class Lister:
         if query.handle is not None:
             return (self._keys.tag(query.handle),) if self._keys.sound(query.handle) else (COMMON,)
         if query.subject is not None and query.realm is not None:
-            return (self._keys.tag_of((yield from self._salt()), (query.realm, query.subject)),)
+            return (self._keys.tag_of((yield from self.salt()), (query.realm, query.subject)),)
         return self._keys.tags
 
     def _read(

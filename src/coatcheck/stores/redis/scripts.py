@@ -1,7 +1,8 @@
 """The scripts: `WRITE` applies a decided commit if nothing changed since; `UPDATE` and `TOUCH` are shorter ways.
 
 Rules
-- A script touches only the keys it is given, all in one slot.
+- A script that writes touches only the keys it is given, all in one slot. `LIST` also reads records that an index
+  names; what it misses, since the slot is on its way elsewhere, is asked for again by name.
 - It checks everything first and writes afterwards, so it writes all or nothing.
 - UPDATE and TOUCH do what `ledger.updated` and `ledger.touched` say, on the header that format.py describes; whatever
   they cannot tell, they leave to the ledger by answering 0.
@@ -153,7 +154,19 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])
 return 1
 """
 
-SOURCES: Final = {sha1(text.encode()).hexdigest(): text for text in (WRITE, UPDATE, TOUCH, PUT_KEY)}  # noqa: S324 - Redis's own
+# KEYS: an index. ARGV: what a record's key begins with, the most records to read.
+# Answers the time, the handles, and the records of the first of them; false for one that is not here (asking
+# for one that went elsewhere is an error in a Cluster).
+LIST: Final = """
+local handles, records = redis.call('ZRANGE', KEYS[1], 0, -1), {}
+for place = 1, math.min(#handles, tonumber(ARGV[2])) do
+  local record = redis.pcall('GET', ARGV[1] .. handles[place])
+  records[place] = type(record) == 'string' and record
+end
+return {redis.call('TIME'), handles, records}
+"""
+
+SOURCES: Final = {sha1(text.encode()).hexdigest(): text for text in (WRITE, UPDATE, TOUCH, PUT_KEY, LIST)}  # noqa: S324 - Redis's own
 """Each script by the name under which a server knows it."""
 
-WRITE_SHA, UPDATE_SHA, TOUCH_SHA, PUT_KEY_SHA = SOURCES
+WRITE_SHA, UPDATE_SHA, TOUCH_SHA, PUT_KEY_SHA, LIST_SHA = SOURCES
