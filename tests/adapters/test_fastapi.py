@@ -240,6 +240,41 @@ def test_a_session_without_the_middleware_says_what_is_missing() -> None:
         TestClient(app, base_url=HTTPS).get("/")
 
 
+def schemes(app: FastAPI) -> Any:
+    return app.openapi()["components"]["securitySchemes"]
+
+
+def test_the_openapi_document_names_the_cookie(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"] == {
+        "session": {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": "__Host-coat",
+            "description": "A session, begun by a login.",
+        }
+    }
+    assert document["paths"]["/me"]["get"]["security"] == [{"session": []}]
+    assert "security" not in document["paths"]["/r/data"]["get"], "anonymous is fine there"
+
+
+def test_the_openapi_document_names_the_cookie_of_this_application() -> None:
+    first = application(MemoryStore(), name="__Host-shop")
+    second = application(MemoryStore(), allow_insecure_http=True)
+    for app, base in ((first, HTTPS), (second, "http://localhost")):
+        TestClient(app, base_url=base).get("/r/data")
+    for _ in range(2):
+        assert schemes(first)["session"]["name"] == "__Host-shop"
+        assert schemes(second)["session"]["name"] == "coat-insecure"
+    assert schemes(application(MemoryStore()))["session"]["name"] == "__Host-coat", "also before the first request"
+
+
+def test_an_application_without_such_routes_has_no_scheme() -> None:
+    app = FastAPI()
+    app.add_middleware(SessionMiddleware, store=MemoryStore())
+    assert "components" not in TestClient(app, base_url=HTTPS).get("/openapi.json").json()
+
+
 def test_a_revoked_session_is_out_at_the_next_request(client: TestClient, store: MemoryStore) -> None:
     client.cookies.set(*sign_in(store, "alice"))
     assert client.get("/me").status_code == 200

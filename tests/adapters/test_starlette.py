@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.authentication import requires
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -22,7 +24,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from coatcheck import MemoryStore, Refusal, Registry, SessionManager
-from coatcheck.adapters.starlette import SessionMiddleware, exchange_of, refusal_response, session_of
+from coatcheck.adapters.starlette import SessionBackend, SessionMiddleware, exchange_of, refusal_response, session_of
 from coatcheck.core.model import Query, Record
 from coatcheck.stores.sqlite import SqliteStore
 from coatcheck.testing import Clock, sign_in
@@ -530,3 +532,60 @@ def test_the_store_that_a_url_opened_is_closed_with_the_application(
             client.post("/login")
             assert client.get("/me").text == "alice"
     assert caplog.records == []
+
+
+# Starlette's own authentication.
+
+
+@requires("authenticated")
+async def for_anybody(request: Request) -> Response:
+    return PlainTextResponse(f"{request.user.display_name} {request.user.is_authenticated}")
+
+
+@requires(["authenticated", "admin"], status_code=404)
+async def for_admins(request: Request) -> Response:
+    return PlainTextResponse(request.user.identity)
+
+
+async def for_all(request: Request) -> Response:
+    return PlainTextResponse("anybody")
+
+
+async def asks(request: Request) -> Response:
+    return PlainTextResponse(f"{request.user.is_authenticated} {request.user.identity!r} {request.auth.scopes}")
+
+
+def authenticating(store: MemoryStore) -> TestClient:
+    backend = SessionBackend(scopes=lambda session: ["admin"] if session.subject == "root" else [])
+    app = Starlette(
+        routes=[
+            Route("/login", login, methods=["POST"]),
+            *(Route(f"/{page.__name__}", page) for page in (for_anybody, for_admins, for_all, asks)),
+        ],
+        middleware=[
+            Middleware(SessionMiddleware, store=store),
+            Middleware(AuthenticationMiddleware, backend=backend),
+        ],
+    )
+    return TestClient(app, base_url=HTTPS, headers=OURS)
+
+
+def test_starlettes_own_authentication_asks_the_session() -> None:
+    client = authenticating(store := MemoryStore())
+    assert client.get("/for_anybody").status_code == 403
+    assert client.get("/asks").text == "False '' []"
+    assert client.post("/login", follow_redirects=False).status_code == 303
+    assert client.get("/for_anybody").text == "alice True"
+    assert client.get("/for_admins").status_code == 404
+    client.cookies.clear()
+    client.cookies.set(*sign_in(store, "root"))
+    assert client.get("/for_admins").text == "root"
+    Registry(store).revoke_all("root")
+    assert client.get("/for_anybody").status_code == 403
+
+
+def test_a_page_that_asks_for_nobody_does_not_vary() -> None:
+    client = authenticating(store := MemoryStore())
+    client.cookies.set(*sign_in(store, "alice"))
+    assert "vary" not in client.get("/for_all").headers
+    assert client.get("/asks").headers["vary"] == "Cookie"

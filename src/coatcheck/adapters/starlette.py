@@ -1,17 +1,76 @@
 """Sessions for Starlette: `request.session` is the Session, `session_of(request)` is the same one, typed.
 
-Starlette stands on the ASGI middleware; this file only speaks its types.
+Starlette stands on the ASGI middleware; this file only speaks its types. With its AuthenticationMiddleware and our
+SessionBackend `request.user`, `request.auth` and `@requires("authenticated")` ask the session, when they are asked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
+from starlette.authentication import AuthCredentials, AuthenticationBackend, BaseUser
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from ..core.errors import Refusal
+from ..core.session import Session
 from .asgi import SessionMiddleware, exchange_of, session_of
 
-__all__ = ["SessionMiddleware", "exchange_of", "refusal_response", "session_of"]
+__all__ = ["SessionBackend", "SessionMiddleware", "SessionUser", "exchange_of", "refusal_response", "session_of"]
+
+
+class SessionUser(BaseUser):
+    """Who is logged in, as Starlette's `request.user`; looks at the session when it is asked, not before."""
+
+    def __init__(self, session: Session) -> None:
+        """Speak for a session."""
+        self.session = session
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Tell whether somebody is logged in."""
+        return self.session.subject is not None
+
+    @property
+    def identity(self) -> str:
+        """The subject, or "" if nobody is logged in."""
+        return self.session.subject or ""
+
+    @property
+    def display_name(self) -> str:
+        """The subject again: a session knows no other name."""
+        return self.identity
+
+
+class SessionCredentials(AuthCredentials):
+    """What whoever is logged in may do, as Starlette's `request.auth`; looks at the session when it is asked."""
+
+    def __init__(self, session: Session, scopes: Callable[[Session], Iterable[str]] | None) -> None:
+        """Speak for a session."""
+        self._session, self._more = session, scopes
+
+    @property
+    def scopes(self) -> list[str]:  # type: ignore[override]
+        """What the application grants, and "authenticated"; nothing if nobody is logged in."""
+        if self._session.subject is None:
+            return []
+        return ["authenticated", *(() if self._more is None else self._more(self._session))]
+
+
+class SessionBackend(AuthenticationBackend):
+    """For `Middleware(AuthenticationMiddleware, backend=SessionBackend())`, inside of SessionMiddleware.
+
+    A page that asks neither `request.user` nor `request.auth` does not vary by the cookie.
+    """
+
+    def __init__(self, scopes: Callable[[Session], Iterable[str]] | None = None) -> None:
+        """`scopes`: what a logged-in session may do besides being "authenticated", for `@requires("admin")`."""
+        self._scopes = scopes
+
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser]:
+        """Return who speaks for the session of a connection."""
+        session = session_of(conn)
+        return SessionCredentials(session, self._scopes), SessionUser(session)
 
 
 async def refusal_response(_request: Request | HTTPConnection, refusal: Exception) -> Response:
