@@ -24,7 +24,8 @@ LOGIN = """<form method="post"><input name="user" autocomplete="username" requir
 LOGGED_IN = """<p>Hello {user}, visit {visits}. <a href="/sessions">Your sessions</a>
 <form method="post" action="/logout"><button>Log out</button></form>"""
 STRANGER = """<p>Hello stranger, visit {visits}. <a href="/login">Log in</a>"""
-ONE = """<li>{agent} ({address}) <form method="post" action="/sessions/{handle}/revoke"><button>End it</button></form>"""
+ONE = """<li>{agent} ({address})
+<form method="post" action="/sessions/{handle}/revoke"><button>End it</button></form>"""
 
 
 def page(request, body):
