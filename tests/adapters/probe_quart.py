@@ -72,9 +72,7 @@ def quart_probe(probe: Probe, *, propagate: bool = False, **how: Any) -> quart.Q
         return response_of(await run_async(probe.answer(await call_of(quart.request))))
 
     for rule, endpoint, defaults in (("/", "home", {"rest": ""}), ("/<path:rest>", "page", None)):
-        app.add_url_rule(
-            rule, endpoint, page, defaults=defaults, methods=METHODS, provide_automatic_options=False
-        )
+        app.add_url_rule(rule, endpoint, page, defaults=defaults, methods=METHODS, provide_automatic_options=False)
     return app
 
 

@@ -17,7 +17,6 @@ from quart.sessions import SecureCookieSessionInterface, SessionInterface
 from ..core.errors import ConfigError, Refusal
 from ..core.manager import SessionManager
 from ..core.model import Reply
-from ..core.session import Session, Typed
 from ..core.settings import Keywords
 from ..flow.async_ import AsyncExchange, AsyncStore
 from ..flow.async_registry import AsyncRegistry
@@ -27,7 +26,6 @@ from .flask import FlaskSession, NoSession, configured, managed
 if TYPE_CHECKING:
     from ..flow.async_keys import AsyncKeys
 
-T = TypeVar("T")
 View = TypeVar("View", bound=Callable[..., Any])
 
 __all__ = ["Coatcheck", "exchange_of", "refusal_response", "require_login", "session", "session_of"]
@@ -60,18 +58,20 @@ class Sessions(SessionInterface):
         if _UNSERVED not in scope:
             incoming = request_of(scope)
             begun = await self.exchange.begin(incoming)
-            blank = isinstance(begun, Reply)
-            scope[_UNSERVED] = self.manager.blank(incoming, FlaskSession) if blank else FlaskSession(begun.visit)
+            if isinstance(begun, Reply):
+                begun = self.manager.blank(incoming)
+            scope[_UNSERVED] = FlaskSession(begun.visit)
         return scope[_UNSERVED]
 
     async def save_session(self, app: quart.Quart, session: Any, response: Any) -> None:
         """Leave it to the middleware; what nothing serves is settled here."""
         if response is None or not quart.has_request_context():
             return
-        if quart.request.scope.get(_UNSERVED) is not session:
+        unserved = quart.request.scope.get(_UNSERVED)
+        if not isinstance(unserved, FlaskSession) or unserved is not session:
             return
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
-        answer = await self.exchange.finish(session, response.status_code, headers)
+        answer = await self.exchange.finish(unserved, response.status_code, headers)
         response.headers.clear()
         for name, value in answer.headers if isinstance(answer, Reply) else answer:
             response.headers.add(name.decode("latin-1"), value.decode("latin-1"))
@@ -116,7 +116,8 @@ class Coatcheck:
         chosen = self._store if store is None else store
         middleware = SessionMiddleware(cast("Any", app.asgi_app), store=chosen, manager=manager, **self._how)
         app.asgi_app = middleware  # type: ignore[assignment,method-assign]
-        app.session_interface = app.extensions["coatcheck"] = Sessions(middleware)
+        app.extensions["coatcheck"] = sessions = Sessions(middleware)
+        app.session_interface = sessions  # type: ignore[assignment]
         app.error_handler_spec[None][None].setdefault(Refusal, refusal_response)
 
     @property
