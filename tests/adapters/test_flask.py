@@ -1,6 +1,7 @@
 """What is Flask's own: its settings, flash, hooks, blueprints, streams, test client, commands, and Flask-Login."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -556,6 +557,18 @@ def test_a_logout_that_raises_past_flask_is_told_too(make: Any) -> None:
     assert heard == ["logout"]
 
 
+def test_an_application_that_was_used_can_fork(tmp_path: Any) -> None:
+    """F23: a server that loads the application first and forks then (gunicorn --preload)."""
+    app = application(f"sqlite:///{tmp_path}/sessions.db")
+    client = client_of(app)
+    client.post("/login")
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if client.get("/me").text == "alice" and client.get("/put?child=1").text == "put" else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert client.get("/data").json["child"] == "1"
+
+
 # -- testing -----------------------------------------------------------------------------------------------------------
 
 
@@ -646,8 +659,6 @@ def test_under_another_name_it_has_its_own(clock: Clock) -> None:
 
 
 def test_sealed_sessions_travel_in_the_cookie() -> None:
-    import os
-
     from coatcheck import Key, Keyring
 
     sealed = Sealed(keyring=Keyring([Key("k", os.urandom(32))], os.urandom))
