@@ -325,6 +325,15 @@ def test_a_refusal_passes_the_hooks_after_and_nothing_before(make: Any, path: st
     assert answer.headers["Access-Control-Allow-Origin"] == "https://spa.example"
 
 
+def test_a_refusal_comes_before_hooks_that_were_there_before_us() -> None:
+    app = flask.Flask(__name__)
+    seen: list[str] = []
+    app.before_request(lambda: seen.append("before"))
+    Coatcheck(app, store=MemoryStore())
+    assert app.test_client().post("/", headers=EVIL).status_code == 403
+    assert seen == []
+
+
 def test_a_refusal_holds_whoever_came_before_us(make: Any) -> None:
     app = make()
     app.before_request_funcs[None].insert(0, lambda: "early")
@@ -403,18 +412,17 @@ def test_a_failed_commit_replaces_a_file_and_a_stream(clock: Clock) -> None:
     app = application(store, manager=SessionManager(clock=clock))
     closed: list[str] = []
 
-    def chunks() -> Iterator[str]:
-        try:
-            yield "one"
-            yield "secret"
-        finally:
-            closed.append("chunks")
+    class Body:
+        def __iter__(self) -> Iterator[str]:
+            return iter(["one", "secret"])
+
+        def close(self) -> None:
+            closed.append("body")
 
     @app.get("/stream")
     def stream() -> flask.Response:
         session["k"] = "v"
-        body = flask.stream_with_context(chunks())
-        return flask.Response(body, headers={"X-Own": "1"})
+        return flask.Response(Body(), headers={"X-Own": "1"})
 
     @app.get("/file")
     def file() -> flask.Response:
@@ -428,6 +436,7 @@ def test_a_failed_commit_replaces_a_file_and_a_stream(clock: Clock) -> None:
         assert answer.headers["Retry-After"]
         assert "X-Own" not in answer.headers
         assert "does not answer" in answer.text
+    assert closed == ["body"]
 
 
 # -- what Flask people do ----------------------------------------------------------------------------------------------
@@ -734,6 +743,17 @@ def test_flask_logins_logout_is_ours(fl: flask.Flask, store: Any) -> None:
     assert client.get("/data").json["a"] == "1"  # nobody was logged in: nothing ends
 
 
+def test_a_logout_takes_an_old_remember_cookie_away(fl: flask.Flask) -> None:
+    client = client_of(fl)
+    client.post("/fl/login")
+    with fl.test_request_context():
+        client.set_cookie("remember_token", flask_login.encode_cookie("alice"))
+    client.post("/fl/logout")
+    assert client.get_cookie("remember_token") is None
+    assert client.get("/fl/me").status_code == 401
+    assert set(client.get("/data").json) == {"_flashes"}
+
+
 def test_remember_me_is_a_session_that_can_be_revoked(fl: flask.Flask, store: Any, clock: Clock) -> None:
     client = client_of(fl)
     answer = client.post("/fl/login?remember=1")
@@ -745,7 +765,10 @@ def test_remember_me_is_a_session_that_can_be_revoked(fl: flask.Flask, store: An
     assert client.get("/fl/me").json == ["alice", "alice", True, 10]
     Registry(store).revoke_all("alice")
     assert client.get("/fl/me").status_code == 401
-    assert f"Max-Age={3 * 86400}" in cookies(client.post("/fl/login?remember=1&short=1"))[0]
+    short = cookies(client.post("/fl/login?remember=1&short=1"))
+    assert f"Max-Age={3 * 86400}" in short[0].split("; ")
+    again = cookies(client.post("/fl/login?remember=1"))
+    assert [line.partition("=")[0] for line in again] == ["__Host-coat"]
 
 
 def test_an_old_remember_cookie_becomes_a_remembered_session_once(fl: flask.Flask, store: Any) -> None:
@@ -759,6 +782,23 @@ def test_an_old_remember_cookie_becomes_a_remembered_session_once(fl: flask.Flas
     assert client.get("/fl/me").json == ["alice", "alice", False, 5]
     assert client.get("/recent").status_code == 401
     assert Registry(store).find("alice").items[0].persistent
+
+
+def test_an_old_remember_cookie_that_a_stream_meets_comes_too_late(fl: flask.Flask, store: Any) -> None:
+    @fl.get("/stream")
+    def stream() -> flask.Response:
+        @flask.stream_with_context
+        def chunks() -> Iterator[str]:
+            yield "hello "
+            yield flask_login.current_user.get_id()
+
+        return flask.Response(chunks())
+
+    client = client_of(fl)
+    with fl.test_request_context():
+        client.set_cookie("remember_token", flask_login.encode_cookie("alice"))
+    assert client.get("/stream", buffered=True).text == "hello alice"
+    assert Registry(store).find().items == ()
 
 
 def test_a_remembered_login_is_not_recent_in_its_own_request_either(fl: flask.Flask) -> None:
@@ -803,6 +843,8 @@ def test_a_step_up_of_ours_beside_flask_login_stays_ours(fl: flask.Flask) -> Non
     fl.add_url_rule("/both", "both", both, methods=["POST"])
     client = client_of(fl)
     assert client.post("/both").text == "20"
+    assert client.get("/fl/me").json == ["alice", "alice", True, 20]
+    client.post("/fl/confirm")
     assert client.get("/fl/me").json == ["alice", "alice", True, 20]
 
 

@@ -155,6 +155,12 @@ async def test_a_session_transaction_makes_and_changes_a_session() -> None:
     assert await text(client, "/data") == '{"a":2}\n'
 
 
+async def test_what_nothing_serves_has_one_session_however_often_it_is_opened() -> None:
+    app = application(MemoryStore())
+    async with app.test_request_context("/") as context:
+        assert await app.session_interface.open_session(app, context.request) is context.session
+
+
 async def test_sign_in_needs_no_form() -> None:
     store = MemoryStore()
     client = client_of(application(store))

@@ -423,7 +423,6 @@ def _replace(response: flask.Response, reply: Reply) -> None:
     close = getattr(response.response, "close", None)
     if close is not None:
         close()
-    response.direct_passthrough = False
     response.status_code = reply.status
     _put_headers(response, reply.headers)
     response.set_data(reply.body)
@@ -481,7 +480,7 @@ def _follow_login(session: FlaskSession, *, remember: bool | None = None) -> Non
     if session.visit.login is None or session.subject != subject:
         known = session.subject == subject and session.visit.record is not None
         if not known or fresh:
-            level = Level.AAL1 if fresh else Level.REMEMBERED
+            level = max(Level.AAL1, session.level if known else 0) if fresh else Level.REMEMBERED
             session.login(subject, methods=(), level=level, remember=remember)
     if remember and seconds is not None:
         session.lasting(until=session.visit.arrived + seconds)
