@@ -118,7 +118,8 @@ def clock() -> Clock:
 
 async def test_login_messages_and_logout() -> None:
     client = client_of(application(MemoryStore()))
-    assert await status(client, "/me") == 401
+    refused = await client.get("/me", scheme="https")
+    assert (refused.status_code, refused.headers.getlist("Content-Type")) == (401, ["application/json"])
     await login(client)
     assert await text(client, "/me") == "alice"
     assert (await (await client.get("/messages", scheme="https")).get_json()) == [["good", "welcome"]]
@@ -159,6 +160,11 @@ async def test_what_nothing_serves_has_one_session_however_often_it_is_opened() 
     app = application(MemoryStore())
     async with app.test_request_context("/") as context:
         assert await app.session_interface.open_session(app, context.request) is context.session
+    async with app.test_request_context("/put?a=1", scheme="https"):
+        response = await app.full_dispatch_request()
+    assert sorted(name.lower() for name, _ in response.headers) == [
+        *("cache-control", "content-length", "content-type", "set-cookie", "vary"),
+    ]
 
 
 async def test_sign_in_needs_no_form() -> None:

@@ -68,7 +68,7 @@ class Sessions(SessionInterface):
         if response is None or not quart.has_request_context():
             return
         unserved = quart.request.scope.get(_UNSERVED)
-        if not isinstance(unserved, FlaskSession) or unserved is not session:
+        if not isinstance(unserved, FlaskSession):
             return
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
         answer = await self.exchange.finish(unserved, response.status_code, headers)
