@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coatcheck.core.errors import ConfigError
-from coatcheck.core.model import Record
+from coatcheck.core.errors import ConfigError, Refusal
+from coatcheck.core.manager import Absent, SessionManager
+from coatcheck.core.model import Level, Record, Request
 from coatcheck.core.policies import (
     KEEP,
     PRESETS,
@@ -269,3 +270,12 @@ def test_settings_do_not_change_afterwards():
     with pytest.raises(AttributeError):
         timeouts().idle = 1
     assert msgspec.structs.replace(timeouts(), idle=1.0).idle == 1.0
+
+
+def test_a_remembered_login_is_not_recent_even_in_the_request_that_made_it():
+    request = Request("GET", "https", "/", ((b"host", b"testserver"),))
+    session = SessionManager().open(request, Absent.NO_COOKIE, None)
+    session.login("alice", level=Level.REMEMBERED)
+    assert session.require_login() == "alice"
+    with pytest.raises(Refusal):
+        session.require_login(within=600)

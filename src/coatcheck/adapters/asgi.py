@@ -77,7 +77,7 @@ class SessionMiddleware:
         if outer is not None and outer.middleware.name == self.name:
             await self.app(scope, receive, send)  # the same middleware around us: its exchange is this request's
             return
-        request = _request(scope)
+        request = request_of(scope)
         if self._excludes is not None and self._excludes(request.path):
             reply = self.manager.screen(request)
             await (self.app(scope, receive, send) if reply is None else _refuse(scope, send, reply))
@@ -262,7 +262,8 @@ def _connection_of(request: Any) -> Http | WebSocket:
     raise ConfigError(message)
 
 
-def _request(scope: Scope) -> Request:
+def request_of(scope: Scope) -> Request:
+    """Return a scope as the manager sees a request."""
     client = scope.get("client")
     return Request(
         scope.get("method", "GET"),

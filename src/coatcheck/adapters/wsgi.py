@@ -29,7 +29,7 @@ ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | N
 StartResponse: TypeAlias = Callable[..., Callable[[bytes], object]]
 App: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-_KEY = "coatcheck.session"  # a server's or middleware's own variable has a dot in its name (PEP 3333)
+KEY = "coatcheck.session"  # a server's or middleware's own variable has a dot in its name (PEP 3333)
 
 
 class Context:
@@ -73,23 +73,23 @@ class SessionMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        outer = environ.get(_KEY)
+        outer = environ.get(KEY)
         if outer is not None and outer.name == self._name:
             return self.app(environ, start_response)  # the same middleware around us: its exchange is this request's
-        request = _request(environ)
+        request = request_of(environ)
         if self.manager.excludes(request.path):
             reply = self.manager.screen(request)
             return self.app(environ, start_response) if reply is None else _refuse(start_response, reply)
         session = self.exchange.begin(request)
         if isinstance(session, Reply):
             return _refuse(start_response, session)
-        environ[_KEY] = Context(self.exchange, session, self._name)
+        environ[KEY] = Context(self.exchange, session, self._name)
         response = Response(self.exchange, session, start_response)
         try:
             return response.of(self.app, environ)
         finally:
             if outer is not None:
-                environ[_KEY] = outer
+                environ[KEY] = outer
 
 
 class Response:
@@ -281,7 +281,7 @@ def exchange_of(environ: Environ) -> Exchange:
 
 def context_of(environ: Environ) -> Context:
     """Return what the middleware left in the environ, or raise ConfigError."""
-    context = environ.get(_KEY)
+    context = environ.get(KEY)
     if isinstance(context, Context):
         return context
     message = (
@@ -291,7 +291,8 @@ def context_of(environ: Environ) -> Context:
     raise ConfigError(message)
 
 
-def _request(environ: Environ) -> Request:
+def request_of(environ: Environ) -> Request:
+    """Return an environ as the manager sees a request."""
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     return Request(
         environ["REQUEST_METHOD"],

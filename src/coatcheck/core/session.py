@@ -338,7 +338,7 @@ class Session(MutableMapping[str, Any]):
         return subject
 
     def _fresh(self, visit: Visit, within: float | None, level: int | None) -> bool:
-        if visit.login is None and (visit.step_up or visit.level <= Level.REMEMBERED):
+        if self.level <= Level.REMEMBERED or (visit.step_up and visit.login is None):
             return False
         if level is not None and self.level < level:
             return False
