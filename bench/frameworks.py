@@ -1,9 +1,9 @@
 """Measure our sessions beside a framework's own best, inside that framework: `python -m bench.frameworks [ROW ...]`.
 
 A row is a framework and a kind of store; its peers keep the same data on the same kind of store. Each runs in a process
-of its own with the same application three times: without sessions, with theirs, with ours; requests go to the framework's
-own entry (its WSGI or ASGI application), in alternating blocks. The figure is CPU microseconds of the process added to
-the application without sessions, client library included; servers are not counted.
+of its own with the same application three times: without sessions, with theirs, with ours; requests go to its own entry
+(the WSGI or ASGI application), in alternating blocks. The figure is CPU microseconds of the process added to the
+application without sessions, client library included; servers are not counted.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ UVICORN = ["-m", "uvicorn", "--app-dir", "{folder}", "app:app", "--port", "{port
 
 COMMANDS = {
     "fastapi": UVICORN,
+    "flask": ["-m", "flask", "--app", "{folder}/app.py", "run", "--port", "{port}"],
+    "quart": ["-m", "quart", "--app", "{folder}/app.py", "run", "--port", "{port}"],
     "starlette": UVICORN,
 }
 """How each is started, after `python`."""
