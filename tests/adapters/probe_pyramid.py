@@ -62,7 +62,6 @@ def _page_of_error(error: Exception, request: Any) -> Response:
     return Response(f"{type(error).__name__}: {error}", 500)
 
 
-
 def relative(app: Any) -> Any:
     """Undo what WebOb does to every Location at the last moment: the rows compare what the application said."""
 

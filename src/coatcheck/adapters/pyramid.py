@@ -56,7 +56,7 @@ def includeme(config: Any) -> None:
     config.action((PREFIX, ISecurityPolicy), lambda: _secure(config.registry), order=PHASE2_CONFIG + 1)
 
 
-@implementer(ISession)  # type: ignore[untyped-decorator]
+@implementer(ISession)
 class PyramidSession(Session):
     """The Session as Pyramid knows sessions (pyramid.interfaces.ISession)."""
 
@@ -114,7 +114,7 @@ class PyramidSession(Session):
         return self.csrf_token()
 
 
-@implementer(ISecurityPolicy)  # type: ignore[untyped-decorator]
+@implementer(ISecurityPolicy)
 class SecurityPolicy:
     """Who is logged in, by the session; permissions by the ACLs of the context. Subclass it for your own."""
 
@@ -146,7 +146,7 @@ class SecurityPolicy:
         return []
 
 
-@implementer(ICSRFStoragePolicy)  # type: ignore[untyped-decorator]
+@implementer(ICSRFStoragePolicy)
 class CsrfStoragePolicy:
     """The token of Pyramid's own CSRF check is the session's."""
 
