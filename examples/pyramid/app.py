@@ -8,12 +8,13 @@ import sys
 from html import escape
 from wsgiref.simple_server import make_server
 
-from coatcheck import Registry
-from coatcheck.adapters.pyramid import exchange_of, session_of
 from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPSeeOther
 from pyramid.response import Response
 from pyramid.security import forget, remember
+
+from coatcheck import Registry
+from coatcheck.adapters.pyramid import exchange_of, session_of
 
 USERS = {"alice": "wonderland", "bob": "builder"}  # in earnest: hashes, in your database
 

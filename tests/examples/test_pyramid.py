@@ -1,5 +1,6 @@
 """The Pyramid example, run as a program and visited over HTTP."""
 
+import os
 import re
 import socket
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+import coatcheck
+
 APP = Path(__file__).resolve().parents[2] / "examples" / "pyramid" / "app.py"
 
 
@@ -19,7 +22,12 @@ def base(tmp_path: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    program = subprocess.Popen([sys.executable, str(APP), str(port)], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    program = subprocess.Popen(
+        [sys.executable, str(APP), str(port)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(coatcheck.__file__).parents[1])},
+        stderr=subprocess.DEVNULL,
+    )
     end = time.monotonic() + 30
     while True:
         try:
