@@ -173,15 +173,19 @@ def test_an_invalidated_session_is_followed_by_a_new_one(store: MemoryStore) -> 
     def restart(request: Any) -> Response:
         request.session.invalidate()
         assert request.session.new
+        assert request.session.created == int(clock())
         assert not request.session
         request.session["fresh"] = 1
         return Response("")
 
-    config = configured(store)
+    clock = Clock()
+    store = MemoryStore(clock=clock)
+    config = configured(store, manager=SessionManager(clock=clock))
     page(config, restart)
     client = client_of(config)
     client.post("/login")
     client.get("/write")
+    clock.wind(60)
     client.get("/restart")
     assert client.get("/data").text == "{'fresh': 1}"
     assert client.get("/me").text == "None"
@@ -229,16 +233,17 @@ def test_flash_messages_are_shown_once(store: MemoryStore) -> None:
 
 
 def test_nothing_of_another_user_is_flashed(store: MemoryStore) -> None:
-    def say(request: Any) -> Response:
-        request.session.flash("for bob")
+    def switch(request: Any) -> Response:
+        request.session.flash("for alice")
+        request.session.login("bob")
         return Response("")
 
     config = configured(store)
-    page(config, say)
+    page(config, switch)
     client = client_of(config)
-    give(client, *sign_in(store, "bob"))
-    client.get("/say")
     client.post("/login")
+    client.get("/switch")
+    assert client.get("/me").text == "bob"
     assert client.get("/data").text == "{}"
 
 
@@ -368,6 +373,19 @@ def test_a_body_and_callbacks_may_write_late(store: MemoryStore) -> None:
     assert client.get("/data").text == "{'k': 'v', 'response': 1, 'finished': 1, 'streamed': 1}"
 
 
+def test_a_finished_callback_of_a_whole_page_may_write_late(store: MemoryStore) -> None:
+    def counted(request: Any) -> Response:
+        request.add_finished_callback(lambda request: session_of(request).update(finished=1))
+        return Response("whole")
+
+    config = configured(store)
+    page(config, counted)
+    client = client_of(config)
+    client.get("/write")
+    client.get("/counted")
+    assert client.get("/data").text == "{'k': 'v', 'finished': 1}"
+
+
 def test_a_stream_is_closed_with_its_session_and_keeps_its_length(store: MemoryStore) -> None:
     closed: list[str] = []
 
@@ -463,6 +481,22 @@ def test_a_refusal_is_an_exception_view_that_the_application_may_replace(store: 
     assert answer.json == {"error": "login_required"}
     config.add_exception_view(lambda refusal, request: Response("own", 401), context=Refusal)
     assert client_of(config).get("/private", status=401).text == "own"
+
+
+def naming_tween(handler: Any, registry: Any) -> Any:
+    def tween(request: Any) -> Any:
+        response = handler(request)
+        response.headers["X-Seen"] = str(response.status_int)
+        return response
+
+    return tween
+
+
+def test_a_refusal_passes_through_the_applications_tweens(store: MemoryStore) -> None:
+    config = configured(store)
+    page(config, private)
+    config.add_tween(f"{__name__}.naming_tween", over="pyramid.tweens.excview_tween_factory", under=OURS)
+    assert client_of(config).get("/private", status=401).headers["X-Seen"] == "401"
 
 
 def strict_tween(handler: Any, registry: Any) -> Any:
