@@ -188,7 +188,7 @@ class Tween:
         environ = request.environ
         outer = environ.get(KEY)
         joined = outer is not None and outer.name == self._name
-        if joined and not outer.session.settled:
+        if outer is not None and joined and not outer.session.settled:
             return self._handler(request)  # a subrequest, or the same sessions around us: its exchange is this one's
         asked = request_of(environ)
         if self._manager.excludes(asked.path):
