@@ -115,20 +115,18 @@ class Response:
         except BaseException:
             self.settle_or_abandon()
             raise
-        wrapper = environ.get("wsgi.file_wrapper")  # a function with uWSGI: then its files are sent chunk by chunk
-        whole = isinstance(iterable, list | tuple)
-        if not whole and not (isinstance(wrapper, type) and isinstance(iterable, wrapper)):
+        if not is_whole(iterable, environ):
             return Body(self, iterable)
         try:
             reply = self.send_start()
         except BaseException:
-            _close(iterable)
+            close_body(iterable)
             self.settle_or_abandon()
             raise
         self.settle_or_abandon()
         if reply is None:
             return iterable
-        _close(iterable)
+        close_body(iterable)
         return [reply.body]
 
     def _record(
@@ -169,7 +167,7 @@ class Response:
         answer = self._exchange.finish(self._session, int(status[:3]), raw)
         if isinstance(answer, Reply):
             self._replaced = answer
-            self._server_write = self._server_start(*_start_of(answer))
+            self._server_write = self._server_start(*start_of(answer))
             return answer
         dressed = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer]
         self._server_write = (
@@ -179,7 +177,7 @@ class Response:
 
     def refused(self, refusal: Refusal) -> Reply:
         """Answer with a refusal that the application raised before the response started; return what goes out."""
-        status, headers = _start_of(refusal.reply)
+        status, headers = start_of(refusal.reply)
         self._start = (status, headers, None)
         return self.send_start() or refusal.reply
 
@@ -251,7 +249,7 @@ class Body:
             return
         self._closed = True
         try:
-            _close(self._iterable)
+            close_body(self._iterable)
         finally:
             self._response.settle_or_abandon()
 
@@ -310,7 +308,8 @@ def request_of(environ: Environ) -> Request:
     )
 
 
-def _start_of(reply: Reply) -> tuple[str, list[tuple[str, str]]]:
+def start_of(reply: Reply) -> tuple[str, list[tuple[str, str]]]:
+    """Return what start_response is called with for an answer of ours."""
     headers = [(name.decode("latin-1").title(), value.decode("latin-1")) for name, value in reply.headers]
     headers.append(("Content-Length", str(len(reply.body))))
     return f"{reply.status} {HTTPStatus(reply.status).phrase}", headers
@@ -318,11 +317,18 @@ def _start_of(reply: Reply) -> tuple[str, list[tuple[str, str]]]:
 
 def _refuse(start_response: StartResponse, reply: Reply) -> Iterable[bytes]:
     """Answer in the application's place."""
-    start_response(*_start_of(reply))
+    start_response(*start_of(reply))
     return [reply.body]
 
 
-def _close(iterable: Iterable[bytes]) -> None:
+def is_whole(iterable: Iterable[bytes], environ: Environ) -> bool:
+    """Tell whether nothing of the application's runs while this is sent: a list, or a file that the server sends."""
+    wrapper = environ.get("wsgi.file_wrapper")  # a function with uWSGI: then its files are sent chunk by chunk
+    return isinstance(iterable, list | tuple) or (isinstance(wrapper, type) and isinstance(iterable, wrapper))
+
+
+def close_body(iterable: Iterable[bytes]) -> None:
+    """Close an application's iterable, where it can be."""
     close = getattr(iterable, "close", None)
     if close is not None:
         close()
