@@ -1,0 +1,21 @@
+"""The application, as INSTALLED_APPS names it."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.core.checks import Tags, register
+
+
+class CoatcheckConfig(AppConfig):
+    """Registers the system checks; the tables are made by the migrations."""
+
+    name = "coatcheck.adapters.django"
+    label = "coatcheck"
+    verbose_name = "Sessions"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Register the checks."""
+        from .checks import check_settings
+
+        register(check_settings, Tags.security)

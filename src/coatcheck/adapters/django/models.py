@@ -1,0 +1,59 @@
+"""The stored sessions as a model: for the admin, for routers, and for those who ask by query; read only.
+
+Deleting a row would leave no trace of the session's end: `revoke` ends it as a logout does.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import ClassVar
+
+from django.db import models
+
+
+class StoredSession(models.Model):
+    """One session, without its secrets and without its data."""
+
+    handle = models.CharField(max_length=64, primary_key=True)
+    realm = models.CharField(max_length=255)
+    subject = models.CharField(max_length=255, null=True)  # noqa: DJ001 - nobody is not the empty name
+    created_at = models.FloatField()
+    seen_at = models.FloatField()
+    expires_at = models.FloatField()
+    ended_at = models.FloatField(null=True)
+    ended_because = models.CharField(max_length=64, null=True)  # noqa: DJ001 - it has not ended
+
+    class Meta:
+        """The table is made by the migration's own statements."""
+
+        managed = False
+        db_table = "coatcheck_sessions"
+        verbose_name = "session"
+        ordering: ClassVar[list[str]] = ["-created_at"]
+
+    def __str__(self) -> str:
+        """Show the public name."""
+        return self.handle
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it has not ended."""
+        return self.ended_at is None
+
+    @property
+    def began(self) -> datetime:
+        """When it began."""
+        return datetime.fromtimestamp(self.created_at, timezone.utc)
+
+    @property
+    def seen(self) -> datetime:
+        """When it was last seen."""
+        return datetime.fromtimestamp(self.seen_at, timezone.utc)
+
+    def revoke(self) -> None:
+        """End the session: its next request is anonymous."""
+        from ...flow.registry import Registry
+        from .site import site
+
+        store = site()
+        Registry(store.store, self.realm, store.manager.now).revoke(self.handle, "admin")
