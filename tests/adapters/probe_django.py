@@ -50,6 +50,8 @@ def response_of(answer: Answer, *, awaited: bool) -> HttpResponseBase:
             response.set_cookie(pair[0], pair[2])
         else:
             response.headers[name] = value
+    if answer.status in (204, 304):
+        del response.headers["Content-Type"]
     if answer.after is not None:
         response._resource_closers.insert(0, answer.after)  # type: ignore[attr-defined]
     return response

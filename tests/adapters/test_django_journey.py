@@ -5,7 +5,7 @@ from typing import Any
 from coatcheck.testing import Control
 from coatcheck.testing.browser import Driver
 from coatcheck.testing.drivers import AsgiDriver, WsgiDriver
-from coatcheck.testing.journey import AdapterJourney
+from coatcheck.testing.journey import AdapterJourney, House
 
 from .probe_django import Async, Sync, asgi_probe, wsgi_probe
 from .stores import OnMemory, OnSqlite
@@ -29,6 +29,15 @@ class Asgi(AdapterJourney):
 
     def drive(self, control: Control) -> Driver:
         return AsgiDriver(asgi_probe(control, self.urls))
+
+    def test_a_client_that_leaves_in_the_body_stops_nothing_that_was_stored(self, house: House) -> None:
+        """Row 22: Django cancels a view whose client has left, perhaps before it began; so it is all or nothing."""
+        browser = house.browser()
+        browser.login()
+        flight = browser.start("GET", "/stream?body=write&do=write")
+        flight.pending.disconnect()
+        flight.wait()
+        assert browser.get("/data").json() in ({}, {"k": "written"})
 
 
 class TestSyncViewsUnderWsgiOnMemory(OnMemory, Wsgi):

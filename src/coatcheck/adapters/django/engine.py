@@ -23,7 +23,7 @@ from django.utils import timezone
 
 from ...core import tokens
 from ...core.errors import ConfigError, StoreError
-from ...core.model import Headers, Reply, Request
+from ...core.model import Reply, Request
 from ...core.session import ALL, Lasting, Session
 from ...flow.sync import Exchange
 from .site import site
@@ -254,9 +254,7 @@ class SessionStore(SessionBase):
         elif value is not None:
             seconds = float(value)
             longer = seconds < 0 or seconds > self.exchange.manager.clocks.absolute
-            inner.lasting(
-                idle=max(1.0, seconds), until=now + seconds if longer else None, browser_only=False
-            )
+            inner.lasting(idle=max(1.0, seconds), until=now + seconds if longer else None, browser_only=False)
 
     # -- what reaches the store --------------------------------------------------------------------------------------
 
@@ -415,18 +413,15 @@ class SessionStore(SessionBase):
 def _begun(exchange: Exchange, key: str | None) -> Session:
     """Begin an exchange without a browser: for sessions that are made or opened by hand."""
     manager = exchange.manager
-    headers: list[tuple[bytes, bytes]] = [
-        (b"host", origin.partition("://")[2].encode()) for origin in list(manager.settings.origins)[:1]
-    ]
+    chosen = manager.settings
+    host = "localhost" if chosen.allow_insecure_http else next(iter(chosen.origins), "://localhost").partition("://")[2]
+    headers = [(b"host", host.encode())]
     if key is not None:
         headers.append((b"cookie", f"{manager.cookie.name}={key}".encode("ascii")))
-    scheme = "http" if manager.settings.allow_insecure_http else "https"
-    session = exchange.begin(Request("GET", scheme, "/", _headers(headers)))
+    scheme = "http" if chosen.allow_insecure_http else "https"
+    session = exchange.begin(Request("GET", scheme, "/", headers))
     if isinstance(session, Reply):
         message = "the session could not be opened: the store does not answer"
         raise StoreError(message)
     return session
 
-
-def _headers(pairs: list[tuple[bytes, bytes]]) -> Headers:
-    return pairs

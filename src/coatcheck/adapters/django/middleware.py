@@ -155,15 +155,23 @@ def _face_of(request: HttpRequest) -> SessionStore:
 
 def _request(request: HttpRequest) -> Request:
     meta = request.META
+    scope = getattr(request, "scope", None)  # Django joins repeated Cookie headers by commas
+    headers = (
+        scope["headers"]
+        if scope
+        else [
+            (name[5:].replace("_", "-").lower().encode("ascii", "replace"), value.encode("latin-1", "replace"))
+            for name, value in meta.items()
+            if name.startswith("HTTP_")
+        ]
+    )
+    if "HTTP_HOST" not in meta:  # Django's test client
+        headers = [*headers, (b"host", str(meta.get("SERVER_NAME", "")).encode("latin-1", "replace"))]
     return Request(
         request.method or "GET",
         request.scheme or "http",
         request.path,
-        [
-            (name[5:].replace("_", "-").lower().encode("ascii", "replace"), value.encode("latin-1", "replace"))
-            for name, value in meta.items()
-            if name.startswith("HTTP_")
-        ],
+        headers,
         meta.get("QUERY_STRING", ""),
         meta.get("REMOTE_ADDR") or None,
     )
@@ -203,4 +211,4 @@ def _set_cookie(response: HttpResponseBase, line: str) -> None:
         httponly="httponly" in given,
         samesite=given.get("samesite"),  # type: ignore[arg-type]
     )
-
+    response.cookies[name]["expires"] = given.get("expires", "")

@@ -1,8 +1,8 @@
 """The settings of a Django project as one manager and one exchange, built on first use and again when settings change.
 
 Rules
-- What Django has a setting for is read from there: SESSION_COOKIE_NAME, _DOMAIN, _PATH, _SAMESITE, _AGE. What it has
-  none for stands in COATCHECK, in capitals: {"STORE": "django", "LIMIT": 5}.
+- What Django has a setting for is read from there: SESSION_COOKIE_NAME, _DOMAIN, _PATH, _SAMESITE, _AGE, the exact
+  names in ALLOWED_HOSTS (our origins), CSRF_TRUSTED_ORIGINS. What it has none for stands in COATCHECK, in capitals: {"STORE": "django", "LIMIT": 5}.
 - Renewal by time is off unless COATCHECK names timeouts: Django applications keep `session_key`.
 - What a session carries into a login is everything, as Django says; other sites' requests are reported, not refused,
   since Django's own CSRF protection, with its exemptions, is at work.
@@ -22,7 +22,7 @@ from ...core.errors import ConfigError
 from ...core.manager import SessionManager
 from ...core.policies import DAY, Timeouts
 from ...core.session import ALL
-from ...core.settings import insecure_name
+from ...core.settings import insecure_name, is_local
 from ...flow.sync import Exchange, Store
 from ...stores.faces import store_of
 from .store import DjangoStore
@@ -123,10 +123,21 @@ def keywords_of(given: Mapping[str, Any]) -> dict[str, Any]:
         "carry": ALL,
         "csrf": "report",
     }
+    if not insecure:
+        exact = [host for host in settings.ALLOWED_HOSTS if not host.startswith((".", "*")) and not is_local(host)]
+        base["origins"] = [f"https://{host}" for host in exact]
+    base["trusted_origins"] = [
+        origin for origin in settings.CSRF_TRUSTED_ORIGINS if origin.startswith("https://") and "*" not in origin
+    ]
     if "timeouts" not in keywords:
         age = float(settings.SESSION_COOKIE_AGE)
         longest = max(30 * DAY, age)
         base["timeouts"] = Timeouts(
-            idle=age, absolute=age, remember=longest, remember_idle=longest, renew=None, why="as SESSION_COOKIE_AGE says"
+            idle=age,
+            absolute=age,
+            remember=longest,
+            remember_idle=longest,
+            renew=None,
+            why="as SESSION_COOKIE_AGE says",
         )
     return {**base, **keywords}
