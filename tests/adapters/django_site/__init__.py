@@ -3,11 +3,11 @@
 import os
 
 import django
-from django.conf import settings
+from django import conf
 
 
 def ready() -> None:
     """Configure Django, if that was not done."""
-    if not settings.configured:
+    if not conf.settings.configured:
         os.environ["DJANGO_SETTINGS_MODULE"] = "tests.adapters.django_site.settings"
     django.setup()

@@ -1,9 +1,9 @@
 """The settings of the test project: ours as the documents say, on a SQLite database."""
 
-import os
 import tempfile
+from pathlib import Path
 
-SECRET_KEY = "for tests only, and long enough that nobody complains about it"  # noqa: S105
+SECRET_KEY = "for tests only, and long enough that nobody complains about it"
 ALLOWED_HOSTS = ["*"]
 DEBUG = False
 USE_TZ = True
@@ -38,7 +38,7 @@ TEMPLATES = [
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
-        "NAME": os.path.join(tempfile.mkdtemp(prefix="coatcheck-django-"), "site.db"),
+        "NAME": Path(tempfile.mkdtemp(prefix="coatcheck-django-")) / "site.db",
         "OPTIONS": {"timeout": 10},
     }
 }

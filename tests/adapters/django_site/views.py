@@ -2,11 +2,17 @@
 
 from collections.abc import Iterator
 
+from asgiref.sync import sync_to_async
 from django.contrib import messages
-from django.contrib.auth import alogin, alogout, get_user_model, login, logout, update_session_auth_hash
+from django.contrib.auth import get_user, get_user_model, login, logout, update_session_auth_hash
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 
 from coatcheck.adapters.django import session_of
+
+try:
+    from django.contrib.auth import alogin, alogout
+except ImportError:  # Django 4.2
+    alogin, alogout = sync_to_async(login), sync_to_async(logout)
 
 
 def log_in(request: HttpRequest) -> HttpResponse:
@@ -38,7 +44,7 @@ def who(request: HttpRequest) -> HttpResponse:
 
 
 async def awho(request: HttpRequest) -> HttpResponse:
-    user = await request.auser()
+    user = await sync_to_async(get_user)(request)
     return JsonResponse({"user": str(user), "subject": session_of(request).subject, **_data(request)})
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from django.contrib import admin
-from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.contrib import admin  # type: ignore[import-untyped]
+from django.db.models import QuerySet  # type: ignore[import-untyped]
+from django.http import HttpRequest  # type: ignore[import-untyped]
 
 from .models import StoredSession
 
 
 @admin.register(StoredSession)
-class StoredSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class StoredSessionAdmin(admin.ModelAdmin):  # type: ignore[misc]
     """Shows sessions; deleting one revokes it."""
 
     list_display = ("handle", "subject", "began", "seen", "ended_because")
@@ -37,7 +37,7 @@ class StoredSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         for one in queryset:
             one.revoke()
 
-    @admin.action(description="Revoke the selected sessions", permissions=["delete"])
+    @admin.action(description="Revoke the selected sessions", permissions=["delete"])  # type: ignore[untyped-decorator]
     def revoke(self, request: HttpRequest, queryset: QuerySet[StoredSession]) -> None:
         """Revoke the selected sessions."""
         self.delete_queryset(request, queryset)

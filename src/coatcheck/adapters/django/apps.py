@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from django.apps import AppConfig
-from django.core.checks import Tags, register
+from django.apps import AppConfig  # type: ignore[import-untyped]
+from django.core.checks import Tags, register  # type: ignore[import-untyped]
 
 
-class CoatcheckConfig(AppConfig):
+class CoatcheckConfig(AppConfig):  # type: ignore[misc]
     """Registers the system checks; the tables are made by the migrations."""
 
     name = "coatcheck.adapters.django"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - their names
-from django.utils.module_loading import import_string
+from django.conf import settings  # type: ignore[import-untyped]
+from django.core.checks import CheckMessage, Error, Warning  # type: ignore[import-untyped]  # noqa: A004 - their names
+from django.utils.module_loading import import_string  # type: ignore[import-untyped]
 
 from ...core.errors import CoatcheckError
 from .site import chosen, site
@@ -16,7 +16,7 @@ _STOCK = "django.contrib.sessions.middleware.SessionMiddleware"
 _OURS = "coatcheck.adapters.django.SessionMiddleware"
 
 
-def check_settings(app_configs: Any = None, **_more: Any) -> list[CheckMessage]:
+def check_settings(**_more: Any) -> list[CheckMessage]:
     """Return every finding."""
     return [*_errors(), *_warnings()]
 

@@ -17,9 +17,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
-from django.contrib.auth import SESSION_KEY
-from django.contrib.sessions.backends.base import SessionBase, UpdateError
-from django.utils import timezone
+from django.contrib.auth import SESSION_KEY  # type: ignore[import-untyped]
+from django.contrib.sessions.backends.base import SessionBase, UpdateError  # type: ignore[import-untyped]
+from django.utils import timezone  # type: ignore[import-untyped]
 
 from ...core import tokens
 from ...core.errors import ConfigError, StoreError
@@ -34,7 +34,7 @@ _NONE: Final = object()
 PURGE_ROWS: Final = 1000
 
 
-class SessionStore(SessionBase):
+class SessionStore(SessionBase):  # type: ignore[misc]
     """A session as Django and its applications expect it; `inner` is the coatcheck Session."""
 
     def __init__(self, session_key: str | None = None) -> None:
@@ -143,11 +143,11 @@ class SessionStore(SessionBase):
         self._key = value if value and tokens.parse(value.encode("ascii", "replace")) is not None else None
 
     @property
-    def session_key(self) -> str | None:  # type: ignore[override]
+    def session_key(self) -> str | None:
         """The token, or None until something is stored or somebody logs in; never log it."""
         return self._token()
 
-    _session_key = property(_token, _set_token)  # type: ignore[assignment]
+    _session_key = property(_token, _set_token)
 
     # -- the mapping -------------------------------------------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class SessionStore(SessionBase):
             await sync_to_async(self._opened)()
         return self._get_session()
 
-    _session = property(_get_session)  # type: ignore[assignment]
+    _session = property(_get_session)
     _session_cache = property(_get_session)
 
     def __contains__(self, key: object) -> bool:
@@ -424,4 +424,3 @@ def _begun(exchange: Exchange, key: str | None) -> Session:
         message = "the session could not be opened: the store does not answer"
         raise StoreError(message)
     return session
-

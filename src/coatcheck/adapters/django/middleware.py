@@ -12,10 +12,10 @@ from importlib import import_module
 from typing import Any, TypeVar, overload
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.conf import settings
-from django.contrib.sessions.middleware import SessionMiddleware as DjangoMiddleware
-from django.http import HttpRequest, HttpResponse
-from django.http.response import HttpResponseBase
+from django.conf import settings  # type: ignore[import-untyped]
+from django.contrib.sessions.middleware import SessionMiddleware as DjangoMiddleware  # type: ignore[import-untyped]
+from django.http import HttpRequest, HttpResponse  # type: ignore[import-untyped]
+from django.http.response import HttpResponseBase  # type: ignore[import-untyped]
 
 from ...core.errors import ConfigError, Refusal
 from ...core.model import Headers, Reply, Request
@@ -27,7 +27,7 @@ from .site import site
 T = TypeVar("T")
 
 
-class SessionMiddleware(DjangoMiddleware):
+class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]
     """Gives every request its session; name it in MIDDLEWARE in the place of Django's."""
 
     sync_capable = True
@@ -59,7 +59,7 @@ class SessionMiddleware(DjangoMiddleware):
             raise
         return self.settle(request, response)
 
-    async def __acall__(self, request: HttpRequest) -> HttpResponseBase:  # type: ignore[override]
+    async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         """Serve one request on an event loop; what reaches the store runs in Django's thread for such things."""
         refused = await sync_to_async(self.begin)(request)
         if refused is not None:
@@ -82,7 +82,7 @@ class SessionMiddleware(DjangoMiddleware):
         if isinstance(session, Reply):
             return _response(session)
         request.session = face = self._face.of(self.exchange, session)
-        request.coatcheck = face  # type: ignore[attr-defined]
+        request.coatcheck = face
         return None
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
@@ -106,10 +106,10 @@ class SessionMiddleware(DjangoMiddleware):
         sent = response
         if isinstance(answer, Reply):
             sent = _response(answer)
-            sent._resource_closers += response._resource_closers  # type: ignore[attr-defined]  # noqa: SLF001
+            sent._resource_closers += response._resource_closers  # noqa: SLF001
             answer = ()
         _dress(sent, [*face.pending, *answer], {name.lower() for name, _ in given} if sent is response else set())
-        sent._resource_closers.append(lambda: exchange.close(session))  # type: ignore[attr-defined]  # noqa: SLF001
+        sent._resource_closers.append(lambda: exchange.close(session))  # noqa: SLF001
         return sent
 
     def _last(self, request: HttpRequest, ours: SessionStore) -> SessionStore:
@@ -149,7 +149,8 @@ def _face_of(request: HttpRequest) -> SessionStore:
     face = getattr(request, "session", None)
     if isinstance(face, SessionStore):
         return face
-    message = f"there is no session of ours on {request.path}: put coatcheck.adapters.django.SessionMiddleware into MIDDLEWARE"
+    ours = "coatcheck.adapters.django.SessionMiddleware"
+    message = f"there is no session of ours on {request.path}: put {ours} into MIDDLEWARE"
     raise ConfigError(message)
 
 
@@ -184,8 +185,8 @@ def _response(reply: Reply) -> HttpResponse:
 
 def _dress(response: HttpResponseBase, dressed: Headers, before: set[bytes]) -> None:
     """Give a response the headers that were settled."""
-    for name in before - {name.lower() for name, _ in dressed}:
-        del response.headers[name.decode("latin-1")]
+    for dropped in before - {name.lower() for name, _ in dressed}:
+        del response.headers[dropped.decode("latin-1")]
     for raw, content in dressed:
         name, value = raw.decode("latin-1"), content.decode("latin-1")
         if name.lower() == "set-cookie":
@@ -209,6 +210,6 @@ def _set_cookie(response: HttpResponseBase, line: str) -> None:
         domain=given.get("domain"),
         secure="secure" in given,
         httponly="httponly" in given,
-        samesite=given.get("samesite"),  # type: ignore[arg-type]
+        samesite=given.get("samesite"),
     )
     response.cookies[name]["expires"] = given.get("expires", "")

@@ -5,13 +5,13 @@ Deleting a row would leave no trace of the session's end: `revoke` ends it as a 
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import ClassVar
 
-from django.db import models
+from django.db import models  # type: ignore[import-untyped]
 
 
-class StoredSession(models.Model):
+class StoredSession(models.Model):  # type: ignore[misc]
     """One session, without its secrets and without its data."""
 
     handle = models.CharField(max_length=64, primary_key=True)
@@ -33,7 +33,7 @@ class StoredSession(models.Model):
 
     def __str__(self) -> str:
         """Show the public name."""
-        return self.handle
+        return str(self.handle)
 
     @property
     def is_live(self) -> bool:
@@ -43,12 +43,12 @@ class StoredSession(models.Model):
     @property
     def began(self) -> datetime:
         """When it began."""
-        return datetime.fromtimestamp(self.created_at, timezone.utc)
+        return datetime.fromtimestamp(self.created_at, UTC)
 
     @property
     def seen(self) -> datetime:
         """When it was last seen."""
-        return datetime.fromtimestamp(self.seen_at, timezone.utc)
+        return datetime.fromtimestamp(self.seen_at, UTC)
 
     def revoke(self) -> None:
         """End the session: its next request is anonymous."""
@@ -56,4 +56,4 @@ class StoredSession(models.Model):
         from .site import site
 
         store = site()
-        Registry(store.store, self.realm, store.manager.now).revoke(self.handle, "admin")
+        Registry(store.store, self.realm, store.manager.now).revoke(self.handle, "operator")

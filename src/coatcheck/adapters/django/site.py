@@ -2,7 +2,8 @@
 
 Rules
 - What Django has a setting for is read from there: SESSION_COOKIE_NAME, _DOMAIN, _PATH, _SAMESITE, _AGE, the exact
-  names in ALLOWED_HOSTS (our origins), CSRF_TRUSTED_ORIGINS. What it has none for stands in COATCHECK, in capitals: {"STORE": "django", "LIMIT": 5}.
+  names in ALLOWED_HOSTS (our origins), CSRF_TRUSTED_ORIGINS. What it has none for stands in COATCHECK, in capitals:
+  {"STORE": "django", "LIMIT": 5}.
 - Renewal by time is off unless COATCHECK names timeouts: Django applications keep `session_key`.
 - What a session carries into a login is everything, as Django says; other sites' requests are reported, not refused,
   since Django's own CSRF protection, with its exemptions, is at work.
@@ -15,8 +16,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from django.conf import settings
-from django.core.signals import setting_changed
+from django.conf import settings  # type: ignore[import-untyped]
+from django.core.signals import setting_changed  # type: ignore[import-untyped]
 
 from ...core.errors import ConfigError
 from ...core.manager import SessionManager

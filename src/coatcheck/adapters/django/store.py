@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from typing import Final, TypeVar
 from uuid import uuid4
 
-from django.db import DEFAULT_DB_ALIAS, connections, router, transaction
-from django.db.utils import DatabaseError, IntegrityError, InterfaceError, OperationalError
+from django.db import DEFAULT_DB_ALIAS, connections, router, transaction  # type: ignore[import-untyped]
+from django.db.utils import DatabaseError, IntegrityError, InterfaceError, OperationalError  # type: ignore[import-untyped]
 
 from ...core.errors import NotApplied, StoreError, Unknown
 from ...core.model import (
@@ -61,7 +61,7 @@ class DjangoStore:
             return self._alias
         from .models import StoredSession
 
-        return router.db_for_write(StoredSession) or DEFAULT_DB_ALIAS
+        return str(router.db_for_write(StoredSession) or DEFAULT_DB_ALIAS)
 
     def load(self, handle: Handle) -> Record | None:
         """Return the stored record, ended and expired ones too, or None if there is none."""

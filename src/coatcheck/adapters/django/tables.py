@@ -82,13 +82,13 @@ def drop(connection: Any) -> None:
 def statements_of(vendor: str) -> tuple[list[str], int]:
     """Return the statements that make the tables, and the version of the schema that they are."""
     if vendor == "postgresql":
-        from ...stores.postgres.schema import MIGRATIONS as postgres
+        from ...stores.postgres.schema import MIGRATIONS as POSTGRES
 
-        made = [one.format(p=PREFIX, n=PREFIX) for migration in postgres for one in migration]
+        made = [one.format(p=PREFIX, n=PREFIX) for migration in POSTGRES for one in migration]
         meta = f'create table {PREFIX}meta (name text collate "C" primary key, value text not null)'
-        return [*made, meta], len(postgres)
+        return [*made, meta], len(POSTGRES)
     if vendor == "mysql":
-        from ...stores.mysql import MIGRATIONS as mysql
+        from ...stores.mysql import MIGRATIONS as MYSQL
 
-        return [sql.with_prefix(one, PREFIX) for migration in mysql for one in migration], len(mysql)
+        return [sql.with_prefix(one, PREFIX) for migration in MYSQL for one in migration], len(MYSQL)
     return [sql.with_prefix(one, PREFIX) for one in _SQLITE], 1

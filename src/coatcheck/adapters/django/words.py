@@ -27,7 +27,7 @@ _CONTENDED: Final = re.compile(r"locked|deadlock|lock wait timeout|could not ser
 def _lock_records(handles: int, members: int) -> str:
     which = [f"handle {_among(handles)}"] if handles else []
     which += ["(realm = ? and subject = ? and ended_at is null)"] * members
-    return f"select {sql.RECORD_COLUMNS} from {{p}}sessions where {' or '.join(which)} order by handle"
+    return f"select {sql.RECORD_COLUMNS} from {{p}}sessions where {' or '.join(which)} order by handle"  # noqa: S608
 
 
 def _among(many: int) -> str:
@@ -48,9 +48,9 @@ SQLITE: Final = Dialect(
         "select epoch from {p}subjects where realm = ? and subject = ?",
     ),
     lock_records=_lock_records,
-    due=f"select {sql.RECORD_COLUMNS} from {{p}}sessions where due_at <= {{now}} order by due_at limit ?",
+    due=f"select {sql.RECORD_COLUMNS} from {{p}}sessions where due_at <= {{now}} order by due_at limit ?",  # noqa: S608
     note=(
-        f"insert or ignore into {{p}}events ({sql.EVENT_COLUMNS}, commit_id, position) "
+        f"insert or ignore into {{p}}events ({sql.EVENT_COLUMNS}, commit_id, position) "  # noqa: S608
         "values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
     ),
     raise_scope=(
@@ -78,14 +78,14 @@ def rounds_of(vendor: str) -> tuple[Make, str]:
     if vendor == "sqlite":
         return lambda tables, clock, tombstone: SqliteRounds(SQLITE, tables, clock, tombstone), PREFIX
     if vendor == "postgresql":
-        from ...stores.postgres.words import DIALECT as postgres
+        from ...stores.postgres.words import DIALECT as POSTGRES
 
-        unbegun = replace(postgres, begin=())
+        unbegun = replace(POSTGRES, begin=())
         return lambda tables, clock, tombstone: Rounds(unbegun, tables, clock, tombstone), PREFIX
     if vendor == "mysql":
-        from ...stores.mysql.words import DIALECT as mysql
+        from ...stores.mysql.words import DIALECT as MYSQL
 
-        unbegun = replace(mysql, begin=())
+        unbegun = replace(MYSQL, begin=())
         return lambda tables, clock, tombstone: Rounds(unbegun, tables, clock, tombstone), PREFIX
     message = f"COATCHECK['STORE'] = 'django' works on SQLite, PostgreSQL and MySQL (found {vendor!r}); name a URL"
     raise ConfigError(message)

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from django.db import migrations, models
+from django.db import migrations, models  # type: ignore[import-untyped]
 
 from coatcheck.adapters.django import tables
 
@@ -15,7 +15,7 @@ def _drop(_apps: Any, editor: Any) -> None:
     tables.drop(editor.connection)
 
 
-class Migration(migrations.Migration):
+class Migration(migrations.Migration):  # type: ignore[misc]
     """The tables of our schema, and the model that shows one of them."""
 
     initial = True
