@@ -12,7 +12,6 @@ class CoatcheckConfig(AppConfig):  # type: ignore[misc]
     name = "coatcheck.adapters.django"
     label = "coatcheck"
     verbose_name = "Sessions"
-    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         """Register the checks."""

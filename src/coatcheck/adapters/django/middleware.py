@@ -71,7 +71,7 @@ class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]
             raise
         return await asyncio.shield(sync_to_async(self.settle)(request, response))
 
-    def begin(self, request: HttpRequest) -> HttpResponse | None:
+    def begin(self, request: Any) -> HttpResponse | None:
         """Put the session on the request; return the answer to one that is refused."""
         asked = _request(request)
         if self.manager.excludes(asked.path):
@@ -89,7 +89,7 @@ class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]
         """Answer with a refusal that the view raised."""
         return _response(exception.reply) if isinstance(exception, Refusal) else None
 
-    def settle(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    def settle(self, request: Any, response: HttpResponseBase) -> HttpResponseBase:
         """Commit what the exchange leaves, and return the response that goes out."""
         ours: SessionStore | None = getattr(request, "coatcheck", None)
         if ours is None:
@@ -112,7 +112,7 @@ class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]
         sent._resource_closers.append(lambda: exchange.close(session))  # noqa: SLF001
         return sent
 
-    def _last(self, request: HttpRequest, ours: SessionStore) -> SessionStore:
+    def _last(self, request: Any, ours: SessionStore) -> SessionStore:
         """Return the session that the request ended with: some applications put another one there."""
         face = request.session
         if face is ours or not isinstance(face, SessionStore) or not face.is_open:
@@ -120,7 +120,7 @@ class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]
         ours.exchange.abandon(ours.inner)
         return face
 
-    def leave(self, request: HttpRequest) -> None:
+    def leave(self, request: Any) -> None:
         """Give up a response that does not pass through us."""
         face: SessionStore | None = getattr(request, "coatcheck", None)
         if face is not None:

@@ -6,7 +6,7 @@ Deleting a row would leave no trace of the session's end: `revoke` ends it as a 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db import models  # type: ignore[import-untyped]
 
@@ -14,14 +14,14 @@ from django.db import models  # type: ignore[import-untyped]
 class StoredSession(models.Model):  # type: ignore[misc]
     """One session, without its secrets and without its data."""
 
-    handle = models.CharField(max_length=64, primary_key=True)
-    realm = models.CharField(max_length=255)
-    subject = models.CharField(max_length=255, null=True)  # noqa: DJ001 - nobody is not the empty name
-    created_at = models.FloatField()
-    seen_at = models.FloatField()
-    expires_at = models.FloatField()
-    ended_at = models.FloatField(null=True)
-    ended_because = models.CharField(max_length=64, null=True)  # noqa: DJ001 - it has not ended
+    handle: Any = models.CharField(max_length=64, primary_key=True)
+    realm: Any = models.CharField(max_length=255)
+    subject: Any = models.CharField(max_length=255, null=True)  # noqa: DJ001 - nobody is not the empty name
+    created_at: Any = models.FloatField()
+    seen_at: Any = models.FloatField()
+    expires_at: Any = models.FloatField()
+    ended_at: Any = models.FloatField(null=True)
+    ended_because: Any = models.CharField(max_length=64, null=True)  # noqa: DJ001 - it has not ended
 
     class Meta:
         """The table is made by the migration's own statements."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 from django.db import DEFAULT_DB_ALIAS, connections, router, transaction  # type: ignore[import-untyped]
@@ -40,6 +40,7 @@ from . import words
 T = TypeVar("T")
 
 WEEK: Final = 7 * 86400.0
+_atomic: Any = transaction.atomic
 _BRACKETS: Final = ("commit", "rollback")
 
 
@@ -113,7 +114,7 @@ class DjangoStore:
 
     def _write(self, verb: Callable[[Rounds], Steps[T]]) -> T:
         alias = self.alias
-        with _named(deciding=not connections[alias].in_atomic_block), transaction.atomic(using=alias):
+        with _named(deciding=not connections[alias].in_atomic_block), _atomic(using=alias):
             return self._driven(alias, verb)
 
     def _driven(self, alias: str, verb: Callable[[Rounds], Steps[T]]) -> T:
@@ -135,7 +136,7 @@ class DjangoStore:
                     cursor.execute(ask.text, inward(ask.values))
                     rows = [outward(row) for row in cursor.fetchall()] if cursor.description else []
                     answers.append(Answer(rows, cursor.rowcount))
-            return answers
+            return answers or [Answer((), 0)]  # without a `begin` a round may be empty
 
         return drive(verb(rounds), send)
 
