@@ -1,6 +1,7 @@
 """Django's own ways with a session: its session class, login, messages, test client, transactions, checks."""
 
 import contextlib
+import unittest
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -637,3 +638,34 @@ def test_the_tables_go_and_come_again() -> None:
     session.save()
     assert SessionStore().exists(session.session_key)
     StoredSession.objects.all().delete()
+
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "frameworks" / "django.md"
+
+
+def written(name: str) -> str:
+    """Return a block of the document."""
+    return DOCUMENT.read_text().split(f"```{name}\n")[1].split("```")[0]
+
+
+def test_the_settings_of_the_document_are_sound() -> None:
+    settings: dict[str, Any] = {
+        "INSTALLED_APPS": [],
+        "MIDDLEWARE": ["django.contrib.sessions.middleware.SessionMiddleware"],
+    }
+    exec(written("settings.py"), settings)
+    chosen = {name: value for name, value in settings.items() if name.startswith(("SESSION", "COAT", "MIDDLE"))}
+    with override_settings(**chosen):
+        assert [one.id for one in check_settings()] == ["coatcheck.W002"]
+    exec(written("development.py"), settings)
+    chosen = {name: value for name, value in settings.items() if name.startswith(("SESSION", "COAT"))}
+    with override_settings(**chosen):
+        assert [one.id for one in check_settings()] == ["coatcheck.W002"]
+
+
+def test_the_test_of_the_document_passes() -> None:
+    names: dict[str, Any] = {"__name__": "document"}
+    exec(written("tests.py"), names)
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(names["Cart"]).run(result)
+    assert (result.testsRun, result.errors, result.failures) == (1, [], [])
