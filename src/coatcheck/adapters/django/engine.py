@@ -24,7 +24,7 @@ from django.utils import timezone  # type: ignore[import-untyped]
 from ...core import tokens
 from ...core.errors import ConfigError, StoreError
 from ...core.model import Reply, Request
-from ...core.session import ALL, Lasting, Session
+from ...core.session import Lasting, Session
 from ...flow.sync import Exchange
 from .site import site
 
@@ -189,7 +189,7 @@ class SessionStore(SessionBase):  # type: ignore[misc]
         """Set a value; Django's login key logs that user in."""
         inner = self._get_session()
         if key == SESSION_KEY:
-            inner.login(str(value), methods=(), carry=ALL)
+            inner.login(str(value), methods=())
         inner[key] = value
         self.modified = True
         if key == _EXPIRY:
