@@ -433,6 +433,13 @@ class InTransactions:
         failed = Client().get("/saved/?status=500")
         assert failed.cookies[COOKIE].value == failed.content.decode()
 
+    def test_a_session_that_was_deleted_at_once_may_begin_again(self) -> None:
+        self.client.get("/count/")
+        token = self.client.cookies[COOKIE].value
+        self.client.get("/restarted/")
+        assert self.who() == {"user": "AnonymousUser", "subject": None, "again": 1}
+        assert not SessionStore().exists(token)
+
     def test_another_session_put_on_the_request_is_settled(self) -> None:
         self.client.get("/count/")
         self.client.get("/replaced/")

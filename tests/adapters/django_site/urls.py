@@ -19,6 +19,7 @@ urlpatterns = [
     path("message/", views.message),
     path("messages/", views.messages_page),
     path("saved/", views.saved),
+    path("restarted/", views.restarted),
     path("replaced/", views.replaced),
     path("expiry/", views.expiry),
     path("stream/", views.stream),

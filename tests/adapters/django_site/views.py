@@ -83,6 +83,12 @@ def saved(request: HttpRequest) -> HttpResponse:
     return HttpResponse(request.session.session_key, status=int(request.GET.get("status", "200")))
 
 
+def restarted(request: HttpRequest) -> HttpResponse:
+    request.session.delete()
+    request.session["again"] = 1
+    return HttpResponse("ok")
+
+
 def replaced(request: HttpRequest) -> HttpResponse:
     request.session = request.session.__class__(request.session.session_key)
     request.session["replaced"] = True
