@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from coatcheck.testing.flaky import FlakyStore
+
 from .django_site import ready
 
 ready()
@@ -26,6 +28,8 @@ from coatcheck.adapters.django.checks import check_settings  # noqa: E402
 from coatcheck.adapters.django.models import StoredSession  # noqa: E402
 from coatcheck.adapters.django.site import site  # noqa: E402
 from coatcheck.core.errors import ConfigError, DataError  # noqa: E402
+
+from .django_site.views import CLOSED  # noqa: E402
 
 COOKIE = "__Host-session"
 
@@ -440,6 +444,13 @@ class InTransactions:
         assert self.who() == {"user": "AnonymousUser", "subject": None, "again": 1}
         assert not SessionStore().exists(token)
 
+    def test_a_value_that_cannot_be_kept_does_not_undo_a_logout(self) -> None:
+        self.client.raise_request_exception = False
+        self.client.get("/login/")
+        token = self.client.cookies[COOKIE].value
+        assert self.client.get("/unkeepable/").status_code == 500
+        assert not SessionStore().exists(token)
+
     def test_another_session_put_on_the_request_is_settled(self) -> None:
         self.client.get("/count/")
         self.client.get("/replaced/")
@@ -589,6 +600,14 @@ class OnAnEventLoop(TransactionTestCase):
         assert (await client.get("/who/")).json() == expected
         await client.get("/alogout/")
         assert not await SessionStore().aexists(final)
+
+
+def test_a_response_that_a_503_replaced_is_closed_all_the_same() -> None:
+    store = FlakyStore(MemoryStore())
+    store.trouble.fail("commit")
+    with override_settings(COATCHECK={"STORE": store}):
+        assert Client().get("/closing/").status_code == 503
+    assert CLOSED == ["closed"]
 
 
 OK = {"STORE": "memory://"}

@@ -20,6 +20,8 @@ urlpatterns = [
     path("messages/", views.messages_page),
     path("saved/", views.saved),
     path("restarted/", views.restarted),
+    path("unkeepable/", views.unkeepable),
+    path("closing/", views.closing),
     path("replaced/", views.replaced),
     path("expiry/", views.expiry),
     path("stream/", views.stream),

@@ -89,6 +89,22 @@ def restarted(request: HttpRequest) -> HttpResponse:
     return HttpResponse("ok")
 
 
+def unkeepable(request: HttpRequest) -> HttpResponse:
+    logout(request)
+    request.session["bad"] = object()
+    return HttpResponse("ok")
+
+
+CLOSED: list[str] = []
+
+
+def closing(request: HttpRequest) -> HttpResponse:
+    request.session["x"] = 1
+    response = HttpResponse("ok")
+    response._resource_closers.append(lambda: CLOSED.append("closed"))
+    return response
+
+
 def replaced(request: HttpRequest) -> HttpResponse:
     request.session = request.session.__class__(request.session.session_key)
     request.session["replaced"] = True
