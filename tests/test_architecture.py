@@ -24,8 +24,12 @@ ENTERS = {
     "core": set(),
     "flow": {"core"},
     "stores": {"core"},
-    # an application may name its store by a URL: faces and urls know the stores for it
-    "adapters": {"core", "flow", "stores.faces", "stores.urls"},
+    # an application may name its store by a URL: faces and urls know the stores for it; Django's own connection is a
+    # store in the adapter's folder, which speaks the SQL of the others
+    "adapters": {
+        *("core", "flow", "stores.faces", "stores.urls"),
+        *("stores.sql", "stores.rounds", "stores.postgres", "stores.mysql"),
+    },
     # the probe application stands inside our own two middlewares
     "testing": {"core", "flow", "adapters.asgi", "adapters.wsgi"},
     "console": {"core", "flow"},

@@ -1,0 +1,13 @@
+"""Sessions for Django: an engine, a middleware that takes the place of Django's own, checks, and a store.
+
+site        the settings, as a manager and an exchange
+engine      SessionStore: Django's session class over ours
+middleware  SessionMiddleware, `session_of` and `exchange_of`
+store       sessions in Django's own database connection; `tables` makes them
+checks      what `manage.py check` says about insecure settings
+"""
+
+from .engine import SessionStore
+from .middleware import SessionMiddleware, exchange_of, session_of
+
+__all__ = ["SessionMiddleware", "SessionStore", "exchange_of", "session_of"]
