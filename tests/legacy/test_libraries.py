@@ -91,7 +91,7 @@ def redis_url() -> Any:
     except NoServerError as error:
         pytest.skip(str(error))
     yield server.url
-    server.close()
+    server.stop()
 
 
 def flask_session_redis(url: str, written: str, *, signer: bool) -> Old:
@@ -268,8 +268,11 @@ class Site:
     def get(self, jar: dict[str, str], path: str = "/me", method: str = "GET") -> tuple[dict[str, Any], list[str]]:
         header = "; ".join(f"{name}={value}" for name, value in jar.items())
         lines = [("host", "app.test"), ("cookie", header), ("sec-fetch-site", "same-origin")]
-        body, headers = (asyncio.run(self._ask_asgi(path, method, lines)) if self.kind == "asgi" else
-                         self._ask_wsgi(path, method, lines))
+        body, headers = (
+            asyncio.run(self._ask_asgi(path, method, lines))
+            if self.kind == "asgi"
+            else self._ask_wsgi(path, method, lines)
+        )
         return json.loads(body), [value for name, value in headers if name.lower() == "set-cookie"]
 
     @staticmethod
