@@ -7,7 +7,7 @@ import pytest
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 from itsdangerous.timed import TimestampSigner as Stamped
 
-from coatcheck.core.model import Level
+from coatcheck.core.model import Level, RaiseEpoch
 from coatcheck.legacy import FlaskCookie, OldCookie
 from coatcheck.testing.clock import Clock
 
@@ -132,10 +132,29 @@ def test_another_site_converts_nothing(house: House, clock: Clock, site: tuple[s
     assert house.control.records() == []
 
 
-@pytest.mark.parametrize("age", [31 * DAY + 60, -60.0])
+@pytest.mark.parametrize("age", [31 * DAY + 60, 30 * DAY + 60, -60.0])
 def test_what_is_over_or_from_the_future_is_refused(house: House, clock: Clock, age: float) -> None:
     assert subject(house.ask(ask("/me", cookie(clock, age)))) is None
     assert house.control.records() == []
+
+
+def test_nothing_is_written_for_what_everybodys_epoch_forbids(house: House, clock: Clock) -> None:
+    old = cookie(clock, 60)
+    house.control.plain.commit(b"e" * 16, (RaiseEpoch(scope="*"),), durable=True)
+    assert subject(house.ask(ask("/me", old))) is None
+    assert house.control.records() == []
+
+
+def test_an_answer_without_body_converts_nothing(house: House, clock: Clock) -> None:
+    assert house.ask(ask("/me", cookie(clock), method="HEAD")).set_cookies == []
+    assert house.control.records() == []
+
+
+def test_an_old_cookie_that_no_longer_counts_keeps_nobody_from_a_new_session(house: House, clock: Clock) -> None:
+    old = cookie(clock)
+    visitor = house.visitor(house.ask(ask("/me", old)).token)
+    visitor.post("/logout")
+    assert house.ask(ask("/form", old)).token
 
 
 def test_a_cookie_that_another_key_signed_writes_nothing(house: House, clock: Clock) -> None:
