@@ -15,14 +15,22 @@ import pytest
 
 FLOW = Path(__file__).resolve().parents[1] / "src" / "coatcheck" / "flow"
 
-TWINS = (("async_.py", "sync.py"), ("async_keys.py", "keys.py"), ("async_registry.py", "registry.py"))
+TWINS = (
+    ("async_.py", "sync.py"),
+    ("async_keys.py", "keys.py"),
+    ("async_legacy.py", "legacy.py"),
+    ("async_registry.py", "registry.py"),
+)
 
 # (in the async twin, in the other), besides the syntax of waiting and `Async` in front of a name
 PAIRS = (
     ("The flow, awaiting:", "The flow, blocking:"),
     ("from asyncio import sleep", "from time import sleep"),
+    ("from asyncio import to_thread as ask", "from .asking import ask"),
     ("from .async_keys import", "from .keys import"),
+    ("from .async_legacy import", "from .legacy import"),
     ("from .async_ import", "from .sync import"),
+    ("Sessions of another library, awaiting:", "Sessions of another library, blocking:"),
     ("The registry, awaiting:", "The registry, blocking:"),
 )
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from enum import Enum
 from hashlib import sha256
 from math import inf
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from msgspec.structs import replace
 
@@ -31,6 +31,7 @@ from .model import (
     Client,
     Conflict,
     End,
+    Entropy,
     Epochs,
     Event,
     Handle,
@@ -56,6 +57,11 @@ from .session import RESERVED, All, Carry, Session, Visit
 from .settings import Keywords, Settings, is_local, settings_of
 from .settler import Settler
 from .tokens import TokenClass
+
+if TYPE_CHECKING:
+    from .converter import Claim, Converter, Made
+    from .legacy import Old
+    from .secrecy import Secrecy
 
 S = TypeVar("S", bound=Session)
 V = TypeVar("V")
@@ -121,6 +127,7 @@ class SessionManager:
             client=self.client,
         )
         self._secrecy = self._settler.secrecy
+        self._converter = _converter_of(chosen, self.realm, self._secrecy, entropy)
         self._noted: OrderedDict[bytes, None] = OrderedDict()
 
     def check_store(self, store: object) -> None:
@@ -446,6 +453,64 @@ class SessionManager:
         self._noted[commit_id] = None
         visit.notes = (*visit.notes, (commit_id, event))
 
+    # -- sessions of another library ---------------------------------------------------------------------------------
+
+    @property
+    def converts(self) -> bool:
+        """Whether sessions of another library become ours."""
+        return self._converter is not None
+
+    def claim(self, request: Request, ticket: Absent) -> Claim | None:
+        """Return the token of another library that a request presents, if no cookie of ours came with it."""
+        converter = self._converter
+        if ticket is not _NO_COOKIE or converter is None:
+            return None
+        header = request.header(b"cookie")
+        claim = converter.claim(header, self.now()) if header else None
+        if claim is None and header and any(source.is_there(header) for source in converter.sources):
+            self._heard("session_legacy_refused", request)
+        return claim
+
+    def may_convert(self, request: Request, mark: Record | None) -> bool:
+        """Tell whether a request may turn an old session into one of ours; `mark` is what the store holds of it."""
+        return self._converting.may_convert(request, mark, self.now())
+
+    def made(self, claim: Claim, old: Old, client: Client, floor: Instant) -> Made | None:
+        """Return the session that an old one becomes, or None: it no longer counts. Raises DataError."""
+        return self._converting.made(claim, old, self.now(), salt=self.salt, client=client, floor=floor)
+
+    def mark_of(self, claim: Claim, handle: Handle) -> Record:
+        """Return what tells from now on which session an old token became."""
+        return self._converting.mark_of(claim, handle, self.now())
+
+    def open_converted(
+        self,
+        request: Request,
+        claim: Claim,
+        record: Record,
+        following: Ticket | None,
+        make: Callable[[Visit], S] = Session,  # type: ignore[assignment]
+        floor: Instant = 0.0,
+    ) -> S | Reply:
+        """Return the session for an old token and the record that it became; `following` is handed out, if it is new.
+
+        The old token is judged as a former one of that session: it is not good for long.
+        """
+        ticket = replace(claim.forebear, handle=record.handle)
+        session = self.open(request, ticket, record, make, floor)
+        if not isinstance(session, Reply):
+            visit = session.visit
+            visit.bare = True  # no cookie of ours came
+            visit.following = None if visit.record is None else following
+        return session
+
+    @property
+    def _converting(self) -> Converter:
+        if self._converter is None:
+            message = "the settings name no sessions of another library (legacy=[...])"
+            raise ConfigError(message)
+        return self._converter
+
     # -- settle ------------------------------------------------------------------------------------------------------
 
     def settle(self, session: Session, status: int, headers: Headers) -> Outcome:
@@ -740,6 +805,14 @@ class SessionManager:
         """Count noise: what anybody can cause is never written as it comes (H4)."""
         address = self._clients.address(request)
         self.noise.count(kind, address, self.now(), method=request.method, path=request.path)
+
+
+def _converter_of(settings: Settings, realm: str, secrecy: Secrecy, entropy: Entropy) -> Converter | None:
+    if not settings.legacy:
+        return None
+    from .converter import Converter  # few need it
+
+    return Converter(settings, realm, secrecy, entropy)
 
 
 def _sealer_of(settings: Settings, realm: str) -> Sealer | None:

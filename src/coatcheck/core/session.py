@@ -95,6 +95,8 @@ class Visit(msgspec.Struct, eq=False):
     kept: bool = False
     typed: Typed[Any] | None = None
 
+    following: Ticket | None = None  # of the session that another library's just became: to be handed out
+
     # what is to be committed before the handler runs
     urgent: tuple[Change, ...] = ()
     urgent_required: bool = False

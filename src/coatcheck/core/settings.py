@@ -12,6 +12,7 @@ from . import codec, typed
 from .cookies import PREFIXES, CookieSpec, SameSite
 from .csrf import check_origin
 from .errors import ConfigError, DataError
+from .legacy import Source
 from .model import Limit
 from .policies import Policy, SessionLimit, Timeouts, timeouts
 from .sealed import Sealed, canonical
@@ -52,6 +53,7 @@ class Keywords(TypedDict, total=False):
     generation: str | None
     login_url: str | None
     sealed: Sealed | None
+    legacy: Sequence[Source]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
       tokens are refused.
     - login_url: where browsers are sent to log in.
     - sealed: the session lies encrypted in its own cookie, see `Sealed`; None: behind the counter, in the store.
+    - legacy: where sessions of other libraries are, which become ours when their browsers come (docs/coming-from.md).
     """
 
     name: str = "__Host-coat"
@@ -107,6 +110,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     generation: str | None = None
     login_url: str | None = None
     sealed: Sealed | None = None
+    legacy: Sequence[Source] = ()
 
     @property
     def clocks(self) -> Timeouts:
@@ -171,6 +175,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             yield from _untyped(self.data)
         if self.sealed is not None:
             yield from self._ill_sealed(self.sealed)
+        yield from self._ill_converted()
 
     def _ill_sealed(self, sealed: Sealed) -> Iterable[str]:
         yield from sealed.problems()
@@ -180,6 +185,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             yield "with sealed tokens origins is a list that keeps its order: the first one is sealed into each"
         if self.limit is not None and sealed.unsafe_irrevocable:
             yield "a session limit needs a store that counts, and unsafe_irrevocable says that there is none"
+
+    def _ill_converted(self) -> Iterable[str]:
+        if self.legacy and self.sealed is not None:
+            yield "legacy sessions become records of the store, and sealed sessions have none; drop one of them"
+        names = [source.cookie for source in self.legacy]
+        ours = insecure_name(self.name) if self.allow_insecure_http else self.name
+        for name in names:
+            if name == ours or names.count(name) > 1:
+                yield f"two cookies are named {name!r}, and nobody could tell them apart; rename ours with name=..."
 
 
 _LISTS = ("origins", "trusted_origins", "csrf_exempt", "exclude", "fresh", "passive", "carry", "trusted_proxies")

@@ -54,6 +54,7 @@ class Settler:
         "_clocks",
         "_cookie",
         "_entropy",
+        "_legacy",
         "_limit",
         "_now",
         "_passive",
@@ -83,6 +84,7 @@ class Settler:
         """Take what the manager checked."""
         self._settings = settings
         self._clocks = clocks
+        self._legacy = tuple(settings.legacy)
         self._limit = settings.most
         self._cookie = cookie
         self._sealer = sealer
@@ -133,9 +135,25 @@ class Settler:
             outcome = self._settle_new(visit)
         else:
             outcome = self._settle_known(visit, record)
+        if self._legacy and outcome.reply is None and visit.request.kind == "http":
+            outcome = self._without_old(visit, outcome)
         if not visit.consulted or outcome.vary:
             return outcome
         return _LOOKED if outcome is _NOTHING else replace(outcome, vary=_COOKIE)
+
+    def _without_old(self, visit: Visit, outcome: Outcome) -> Outcome:
+        """Hand out the cookie of a session that another library's just became; with it, or a logout, the old one goes.
+
+        A response without our cookie leaves the old one: it may be all that the browser has.
+        """
+        cookies, record = outcome.cookies, visit.record
+        if visit.following is not None and record is not None and not (cookies or visit.logout or visit.login):
+            cookies = self._handed(visit, record, visit.following, self._now()) if _is_private(visit.headers) else ()
+        if not cookies and not visit.logout:
+            return outcome
+        header = visit.request.header(b"cookie")
+        gone = tuple(cookie for source in self._legacy for cookie in source.clears(header))
+        return replace(outcome, cookies=(*cookies, *gone))
 
     def late(self, visit: Visit) -> Outcome:
         """Return what was written after the response started, as far as it needs no cookie.
@@ -260,15 +278,7 @@ class Settler:
 
     def _may_hand_out(self, visit: Visit) -> bool:
         """Tell whether a new anonymous session may be handed out (H3): never over a cookie that may be there."""
-        request = visit.request
-        if not visit.bare or request.kind == "websocket":
-            return False
-        site = request.header(b"sec-fetch-site")
-        if site in (b"", b"none", b"same-origin", b"same-site"):
-            return True
-        # a cross-site page saw no Strict cookie, and no Lax one but on a top-level navigation
-        top = request.header(b"sec-fetch-mode") == b"navigate" and request.header(b"sec-fetch-dest") == b"document"
-        return request.method == "GET" and top and self._settings.same_site == "Lax"
+        return visit.bare and visit.request.kind == "http" and may_hand_out(visit.request, self._settings.same_site)
 
     def _anonymous(self, visit: Visit, now: Instant) -> tuple[Insert, tuple[bytes, ...]]:
         ticket = visit.planned = visit.planned or tokens.mint(self._entropy)
@@ -460,6 +470,16 @@ class Settler:
         raw = codec.encode(visit.data)
         # an untouched default is no write: compare like with like
         return visit.base if raw == self._untouched and not visit.base else raw
+
+
+def may_hand_out(request: Request, same_site: str) -> bool:
+    """Tell whether a request without our cookie comes from a browser that has none (H3): another site cannot tell."""
+    site = request.header(b"sec-fetch-site")
+    if site in (b"", b"none", b"same-origin", b"same-site"):
+        return True
+    # a cross-site page saw no Strict cookie, and no Lax one but on a top-level navigation
+    top = request.header(b"sec-fetch-mode") == b"navigate" and request.header(b"sec-fetch-dest") == b"document"
+    return request.method == "GET" and top and same_site == "Lax"
 
 
 def _is_private(headers: Headers) -> bool:

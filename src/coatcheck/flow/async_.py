@@ -42,7 +42,9 @@ from ..core.session import Session
 from .journal import log_events, logger
 
 if TYPE_CHECKING:
+    from ..core.converter import Claim
     from .async_keys import AsyncKeys
+    from .async_legacy import AsyncConversions
 
 V = TypeVar("V")
 
@@ -153,6 +155,7 @@ class AsyncExchange:
         self.manager = manager
         self.store = store
         self._keys = keys
+        self._conversions = _conversions_of(manager, store) if manager.converts else None
         self._glance: Callable[[Handle], Record | None] | None = getattr(store, "glance", None)
         self._make = make
         self._floor: Instant = 0.0
@@ -181,7 +184,11 @@ class AsyncExchange:
                 record = await self.store.load(ticket.handle)
             elif not self._salted:
                 await self._look_at_epochs()  # a login must find its subject's shard
-            session = manager.open(request, ticket, record, self._make, self._floor)
+            session = None
+            if self._conversions is not None and not isinstance(ticket, Ticket):
+                session = await self._converted(request, manager.claim(request, ticket))
+            if session is None:
+                session = manager.open(request, ticket, record, self._make, self._floor)
         except StoreError as error:
             return self._away(request, error)
         if isinstance(session, Reply):
@@ -343,6 +350,16 @@ class AsyncExchange:
             session.visit.confirm = self.confirm
         return session
 
+    async def _converted(self, request: Request, claim: Claim | None) -> Session | Reply | None:
+        """Return the session that another library's became, now or before; None: no good cookie of such a one came."""
+        if claim is None or self._conversions is None:
+            return None
+        floor = await self.floor()
+        record, following = await self._conversions.found(request, claim, floor)
+        if record is None:
+            return None
+        return self.manager.open_converted(request, claim, record, following, self._make, floor)
+
     async def _look_at_epochs(self) -> None:
         now = self.manager.now()
         try:
@@ -487,3 +504,10 @@ class AsyncExchange:
                 message = "others kept changing the session"
                 raise StoreError(message)
             await sleep(random.uniform(0.0, 0.002))  # noqa: S311 - jitter, no secret
+
+
+def _conversions_of(manager: SessionManager, store: AsyncStore) -> AsyncConversions:
+    """Import what few need only where it is asked for."""
+    from .async_legacy import AsyncConversions
+
+    return AsyncConversions(manager, store)

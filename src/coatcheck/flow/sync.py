@@ -41,7 +41,9 @@ from ..core.session import Session
 from .journal import log_events, logger
 
 if TYPE_CHECKING:
+    from ..core.converter import Claim
     from .keys import Keys
+    from .legacy import Conversions
 
 V = TypeVar("V")
 
@@ -152,6 +154,7 @@ class Exchange:
         self.manager = manager
         self.store = store
         self._keys = keys
+        self._conversions = _conversions_of(manager, store) if manager.converts else None
         self._glance: Callable[[Handle], Record | None] | None = getattr(store, "glance", None)
         self._make = make
         self._floor: Instant = 0.0
@@ -180,7 +183,11 @@ class Exchange:
                 record = self.store.load(ticket.handle)
             elif not self._salted:
                 self._look_at_epochs()  # a login must find its subject's shard
-            session = manager.open(request, ticket, record, self._make, self._floor)
+            session = None
+            if self._conversions is not None and not isinstance(ticket, Ticket):
+                session = self._converted(request, manager.claim(request, ticket))
+            if session is None:
+                session = manager.open(request, ticket, record, self._make, self._floor)
         except StoreError as error:
             return self._away(request, error)
         if isinstance(session, Reply):
@@ -342,6 +349,16 @@ class Exchange:
             session.visit.confirm = self.confirm
         return session
 
+    def _converted(self, request: Request, claim: Claim | None) -> Session | Reply | None:
+        """Return the session that another library's became, now or before; None: no good cookie of such a one came."""
+        if claim is None or self._conversions is None:
+            return None
+        floor = self.floor()
+        record, following = self._conversions.found(request, claim, floor)
+        if record is None:
+            return None
+        return self.manager.open_converted(request, claim, record, following, self._make, floor)
+
     def _look_at_epochs(self) -> None:
         now = self.manager.now()
         try:
@@ -486,3 +503,10 @@ class Exchange:
                 message = "others kept changing the session"
                 raise StoreError(message)
             sleep(random.uniform(0.0, 0.002))  # noqa: S311 - jitter, no secret
+
+
+def _conversions_of(manager: SessionManager, store: Store) -> Conversions:
+    """Import what few need only where it is asked for."""
+    from .legacy import Conversions
+
+    return Conversions(manager, store)

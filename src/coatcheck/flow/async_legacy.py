@@ -1,0 +1,114 @@
+"""Sessions of another library, awaiting: an old token is looked up, converted once, and forgotten where it lay.
+
+The order is that of its safety: the mark first, then the session, then the old store's copy goes. Who finds a mark
+without a session does what was left undone. The twin differs in the words async and await.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from asyncio import sleep
+from asyncio import to_thread as ask
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from ..core import converter
+from ..core.converter import Claim, Made
+from ..core.errors import DataError, StoreError
+from ..core.legacy import Old
+from ..core.manager import SessionManager
+from ..core.model import Conflict, Insert, Instant, Record, Request, Ticket
+from .journal import logger
+
+if TYPE_CHECKING:
+    from .async_ import AsyncStore
+
+DEADLINE = 2.0
+"""Seconds that one commit may take, with everything that it meets."""
+MOST_TOLD = 64
+
+
+class AsyncConversions:
+    """The conversions of one application's old sessions."""
+
+    def __init__(self, manager: SessionManager, store: AsyncStore) -> None:
+        """Join a manager whose settings name old sessions, and a store. Opens nothing."""
+        self._manager = manager
+        self._store = store
+        self._told: set[str] = set()
+
+    async def found(self, request: Request, claim: Claim, floor: Instant) -> tuple[Record | None, Ticket | None]:
+        """Return the session that an old token became, now or before, and the ticket to hand out if it was now."""
+        mark = await self._store.load(claim.mark)
+        handle = None if mark is None else converter.session_of(mark)
+        record = None if handle is None else await self._store.load(handle)
+        if record is not None or not self._manager.may_convert(request, mark):
+            return record, None
+        try:
+            old = await self._read(claim)
+            if old is None:  # perhaps another request was faster, and it is gone from the old store
+                return (await self._of_mark(claim) if mark is None else None), None
+            made = self._manager.made(claim, old, self._manager.client(request), floor)
+        except DataError as error:
+            self._tell(claim, error)
+            return None, None
+        return (None, None) if made is None else await self._convert(claim, made, mark)
+
+    async def _of_mark(self, claim: Claim) -> Record | None:
+        mark = await self._store.load(claim.mark)
+        handle = None if mark is None else converter.session_of(mark)
+        return None if handle is None else await self._store.load(handle)
+
+    async def _read(self, claim: Claim) -> Old | None:
+        if claim.shown.old is not None:
+            return claim.shown.old
+        return await ask(claim.source.fetch, claim.shown.key, self._manager.now())
+
+    async def _convert(self, claim: Claim, made: Made, mark: Record | None) -> tuple[Record | None, Ticket | None]:
+        """Write the mark and the session, each only if it is not there; whoever wrote the session may hand it out."""
+        handle = made.insert.record.handle
+        if mark is None:
+            conflict = await self._commit(Insert(record=self._manager.mark_of(claim, handle)))
+            mark = None if conflict is None else conflict.current
+        if mark is not None:
+            if converter.session_of(mark) != handle:  # somebody ended the mark, or its subject is another's now
+                return None, None
+            record = await self._store.load(handle)
+            if record is not None:
+                return record, None
+        conflict = await self._commit(made.insert)
+        if conflict is not None and conflict.current is None:  # refused: before the subject's epoch, or one too many
+            return None, None
+        record = await self._store.load(handle)
+        if record is None or record.turn_proof != made.insert.record.turn_proof:
+            return record, None
+        await self._forget(claim)
+        return record, made.following
+
+    async def _forget(self, claim: Claim) -> None:
+        """Delete the old store's copy; the mark stands, so one that stays behind opens nothing here."""
+        if not claim.shown.key:
+            return
+        try:
+            await ask(claim.source.forget, claim.shown.key)
+        except StoreError as error:
+            logger.warning("a session that was taken over stays in the old store: %s", error)
+
+    async def _commit(self, insert: Insert) -> Conflict | None:
+        deadline = monotonic() + DEADLINE
+        commit_id = os.urandom(16)
+        while True:
+            try:
+                return await self._store.commit(commit_id, (insert,), durable=True)
+            except StoreError as error:
+                if not error.retry or monotonic() >= deadline:
+                    raise
+            await sleep(random.uniform(0.0, 0.02))  # noqa: S311 - jitter, no secret
+
+    def _tell(self, claim: Claim, error: DataError) -> None:
+        """Say once why sessions of a kind cannot be kept."""
+        sentence = converter.refusal(claim, error)
+        if sentence not in self._told and len(self._told) < MOST_TOLD:
+            self._told.add(sentence)
+            logger.warning("%s", sentence)
