@@ -58,7 +58,7 @@ class CoatcheckPlugin(InitPluginProtocol):
 
         Where the application has Litestar's own `csrf_config`, ours only reports unless `csrf` says otherwise.
         """
-        self._build = lambda more: SessionMiddleware(
+        self._build: Callable[[dict[str, Any]], SessionMiddleware] = lambda more: SessionMiddleware(
             _unserved,
             store=store,
             manager=manager,
