@@ -3,8 +3,7 @@
 `session: CurrentSession` where anonymous is fine; `Depends(RequireLogin(within=...))` where it is not.
 """
 
-from __future__ import annotations
-
+# no `from __future__ import annotations`: FastAPI 0.115 cannot resolve those of a callable object
 from datetime import timedelta
 from typing import Annotated, Any
 
