@@ -106,12 +106,16 @@ class SessionMiddleware:
                 await connection.watch.stop()
             await (exchange.abandon(session) if session.visit.outcome is None else exchange.close(session))
 
+    async def shut(self) -> None:
+        """Write what is still to be written, and close a store that was given as a URL: the application goes."""
+        await self.exchange.flush()
+        if self._owns:
+            await self.store.close()
+
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def closing_send(message: Message) -> None:
             if message["type"].startswith("lifespan.shutdown"):
-                await self.exchange.flush()
-                if self._owns:
-                    await self.store.close()
+                await self.shut()
             await send(message)
 
         await self.app(scope, receive, closing_send)

@@ -4,8 +4,7 @@
 require a login say so in the OpenAPI document, with the cookie's name as it is in this application.
 """
 
-from __future__ import annotations
-
+# no `from __future__ import annotations`: FastAPI 0.115 cannot resolve those of an object that is called
 from collections.abc import Awaitable
 from datetime import timedelta
 from functools import wraps
