@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
@@ -30,14 +31,22 @@ WITH_FORMS_OF_THEIR_OWN = {"django", "pyramid"}
 @pytest.fixture(params=COMMANDS)
 def base(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Run an example in an empty folder, and return where it listens."""
-    port, folder = free_port(), EXAMPLES / request.param
-    command = [sys.executable, *(part.format(folder=folder, port=port) for part in COMMANDS[request.param])]
+    with served(COMMANDS[request.param], EXAMPLES / request.param, tmp_path) as base:
+        yield base
+
+
+@contextmanager
+def served(command: list[str], folder: Path, place: Path) -> Iterator[str]:
+    """Run a server with a working folder, and return where it listens."""
+    port = free_port()
+    program = [sys.executable, *(part.format(folder=folder, port=port) for part in command)]
+    log = place / f"{port}.log"
     with (
-        (tmp_path / "log.txt").open("wb") as log,
-        subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT) as server,
+        log.open("wb") as told,
+        subprocess.Popen(program, cwd=place, stdout=told, stderr=subprocess.STDOUT) as server,
     ):
         try:
-            yield _awaited(server, f"http://127.0.0.1:{port}", tmp_path / "log.txt")
+            yield _awaited(server, f"http://localhost:{port}", log)
         finally:
             server.terminate()
 
@@ -46,7 +55,7 @@ def _awaited(server: subprocess.Popen[bytes], base: str, log: Path) -> str:
     end = time.monotonic() + 30
     while True:
         try:
-            httpx2.get(f"{base}/login")
+            httpx2.get(base)
         except httpx2.TransportError:
             assert server.poll() is None, log.read_text()
             assert time.monotonic() < end, f"the example did not start: {log.read_text()}"
@@ -62,7 +71,7 @@ def browser(base: str) -> httpx2.Client:
 
 def test_every_example_is_run() -> None:
     found = {folder.name for folder in EXAMPLES.iterdir() if any(folder.glob("*.py"))}
-    assert found == COMMANDS.keys() | WITH_FORMS_OF_THEIR_OWN
+    assert found == COMMANDS.keys() | WITH_FORMS_OF_THEIR_OWN | {"sharing"}
 
 
 def test_two_browsers_log_in_and_one_ends_the_other(base: str) -> None:
@@ -89,3 +98,21 @@ def test_a_remembered_login_keeps_its_cookie(base: str) -> None:
     with browser(base) as here:
         answer = here.post("/login", data={**ALICE, "remember": "on"}, follow_redirects=False)
         assert "Max-Age=" in answer.headers["set-cookie"]
+
+
+def test_a_login_in_one_framework_counts_in_another(tmp_path: Path) -> None:
+    """Two applications on one host and one store: Flask logs in and out, FastAPI reads and writes."""
+    folder = EXAMPLES / "sharing"
+    flask = ["-m", "flask", "--app", "{folder}/shop.py", "run", "--port", "{port}"]
+    with (
+        served(flask, folder, tmp_path) as shop,
+        served([*UVICORN[:-3], "api:app", *UVICORN[-2:]], folder, tmp_path) as api,
+        browser(shop) as one,
+    ):
+        item = f"{api}/items/hat"
+        assert one.post(item).status_code == 401
+        assert one.post("/login").text == "alice has []"
+        assert one.post(item).json() == ["hat"]
+        assert one.get("/").text == "alice has ['hat']"
+        assert one.post("/logout").text == "nobody has []"
+        assert one.post(item).status_code == 401
