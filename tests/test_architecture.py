@@ -37,9 +37,9 @@ ENTERS = {
 FLOORS = (
     {"errors"},
     {"model"},
-    {"clients", "codec", "cookies", "facts", "keyring", "ledger", "noise", "paging", "replies", "typed"},
+    {"clients", "codec", "cookies", "facts", "keyring", "ledger", "noise", "paging", "proofs", "replies", "typed"},
     {"csrf", "dbsc", "detectors", "policies", "roots", "rotation", "sealed", "secrecy", "session", "tokens"},
-    {"records", "settings"},
+    {"binder", "records", "settings"},
     {"screen", "settler"},
     {"manager"},
 )
