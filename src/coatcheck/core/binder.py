@@ -98,7 +98,7 @@ class Binder:
             held = self._held(bound, request, now)
             if bound.seen_at is not None:
                 self._hear_skipped(visit, record)
-                if held != "good" and now >= bound.seen_at + dbsc.HONOURED_FOR:
+                if held != "good" and now >= bound.seen_at + min(dbsc.HONOURED_FOR, self._chosen.lifetime):
                     return self._unproved(visit, record, held)
             elif held == "good":
                 visit.confirmed = dbsc.packed(replace(bound, seen_at=now))
