@@ -225,8 +225,8 @@ class Binder:
         if bound is not None and bound.alg:
             return self._refuse(visit, record, "dbsc_rebind_refused", "the session has a key already")
         try:
-            if bound is None or now >= bound.offered_at + dbsc.OFFER_FOR:
-                raise proofs.ProofError("nothing is offered (any more)")  # noqa: EM101, TRY003, TRY301
+            if bound is None:
+                raise proofs.ProofError("nothing is offered")  # noqa: EM101, TRY003, TRY301
             key = self._key(bound, request, now)
         except proofs.ProofError as error:
             return self._refuse(visit, record, "dbsc_registration_refused", str(error))
