@@ -8,12 +8,17 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from coatcheck import ConfigError, DeviceBinding, SessionManager
 from coatcheck.core import dbsc, proofs
+from coatcheck.core.model import Request
+from coatcheck.core.policies import Action
 from coatcheck.core.proofs import ProofError
 from coatcheck.testing.clock import Clock
 from tests.support.devices import DeviceKey, decoded, encoded
+
+from .test_copies import Desk, Rule
 
 VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "dbsc-vectors.json").read_text())["vectors"]
 BOUND = dbsc.Bound(bytes(range(32)), 1000.0)
@@ -251,3 +256,39 @@ def test_the_offer_is_a_list_of_one_inner_list() -> None:
 
 def test_a_repr_shows_no_secret() -> None:
     assert repr(BOUND) == str(BOUND) == "Bound(offered)"
+
+
+def test_a_near_copy_vouches_for_the_bound_cookie_it_knows_and_for_nothing_else() -> None:
+    """H8: a copy says yes, or nothing; a first sight, a missing cookie or an unknown one are looked up."""
+    desk = Desk(binding="opportunistic")
+    value = b"v" * 24
+    state = dbsc.Bound(bytes(32), desk.clock.now, alg="ES256", seen_at=desk.clock.now)
+    state = replace(state, cookies=((dbsc.hashed(value), desk.clock.now + 600),))
+    request = desk.request()
+
+    def with_cookie(value: bytes) -> Request:
+        (name, line), *rest = request.headers
+        return replace(request, headers=[(name, line + b"; __Host-coat-b=" + value), *rest])
+
+    copy = replace(desk.record, binding=dbsc.packed(state))
+    desk.clock.wind(61)
+    found = desk.copied(copy, with_cookie(value))
+    assert found is not None
+    assert found.is_bound
+    assert desk.copied(copy, request) is None
+    assert desk.copied(copy, with_cookie(b"w" * 24)) is None
+    unseen = replace(desk.record, binding=dbsc.packed(replace(state, seen_at=None)))
+    assert desk.copied(unseen, with_cookie(value)) is None, "the first sight is for the store itself"
+    assert desk.copied(unseen, request) is not None
+
+
+@pytest.mark.parametrize("action", [Action.END, Action.KEEP])
+def test_a_policy_that_ends_a_session_ends_its_refreshes(action: Action) -> None:
+    desk = Desk(binding="opportunistic", policies=[Rule(action)])
+    state = dbsc.Bound(bytes(32), desk.clock.now, alg="ES256", seen_at=desk.clock.now)
+    name = desk.record.handle + "r" * 24
+    record = replace(desk.record, binding=dbsc.packed(replace(state, reference=dbsc.hashed(name.encode()))))
+    request = replace(desk.request("POST"), headers=[(b"sec-secure-session-id", name.encode())])
+    reply = desk.manager.refresh(request, record).reply
+    assert reply is not None
+    assert reply.status == (200 if action is Action.END else 403)

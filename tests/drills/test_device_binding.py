@@ -209,6 +209,16 @@ def test_a_lost_answer_to_a_refresh_costs_a_round_trip(bound: House, clock: Cloc
     assert browser.user == "alice"
 
 
+def test_a_refresh_shows_that_the_browser_was_told(bound: House, clock: Clock) -> None:
+    """A browser that idles after its login is bound by its first refresh, if by nothing before."""
+    browser = Browser(bound).login()
+    browser.register()
+    clock.wind(500)
+    assert not dbsc.is_bound(browser.record.binding)
+    assert browser.refresh().status == 200
+    assert dbsc.is_bound(browser.record.binding)
+
+
 def test_requests_on_their_way_when_the_binding_began_are_honoured(bound: House, clock: Clock) -> None:
     """H6: for a minute from the first sight of the bound cookie, then never."""
     browser = Browser(bound).bind()
@@ -357,6 +367,16 @@ def test_attributes_told_are_those_of_the_cookie(build: Build) -> None:
         (credential,) = answer.json["credentials"]
         assert line.startswith(f"{credential['name']}=")
         assert line.partition("; ")[2].rpartition("; Max-Age")[0] == credential["attributes"]
+
+
+def test_a_live_binding_is_no_use_to_a_jar_with_anothers_session(bound: House) -> None:
+    """TOK-11: a refresh beside another session's cookie is over: it would overwrite that one's bound cookie."""
+    browser, other = Browser(bound).bind(), Browser(bound).bind("bob")
+    mixed = browser.copied()
+    mixed.key, mixed.challenge = browser.key, browser.challenge
+    mixed.jar = dict(other.jar)
+    _is_over(mixed.refresh(), browser)
+    assert (browser.refresh().status, browser.user, other.user) == (200, "alice", "bob")
 
 
 # -- the thief ---------------------------------------------------------------------------------------------------------
