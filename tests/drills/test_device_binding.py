@@ -225,6 +225,8 @@ def test_requests_on_their_way_when_the_binding_began_are_honoured(bound: House,
     under_way = browser.copied(without=BOUND)
     clock.wind(59)
     assert under_way.user == "alice"
+    refused = under_way.send("POST", "/account/email", (*OURS, FORM), b"email=x")
+    assert refused.json["error"] == "binding_required", "enough to read, not for what is delicate"
     clock.wind(2)
     assert under_way.user is None
     assert browser.user == "alice"
@@ -423,6 +425,8 @@ def test_a_thief_registers_no_key(bound: House, clock: Clock) -> None:
         {"aud": f"https://evil.test{REGISTER}"},
         {"aud": f"{ORIGIN}{REFRESH}"},
         {"aud": "x"},
+        {"aud": ORIGIN},
+        {"jwk": DeviceKey().jwk},
     ):
         thief.offer = browser.offer
         answer = thief.register(thief.registration(**changes))
@@ -670,8 +674,13 @@ def test_the_endpoints_answer_to_post_alone(bound: House) -> None:
             answer = bound.ask(Ask(method, path, preflight))
             assert (answer.status, answer.header("allow")) == (405, "POST")
             assert answer.header("access-control-allow-origin") is None
-    strange = bound.ask(Ask("POST", REGISTER, host="evil.test", headers=OURS))
-    assert strange.status == 403
+
+
+def test_the_endpoints_are_screened_like_any_path(build: Build) -> None:
+    """Without origins, only local hosts are served (M3)."""
+    house = build(binding="opportunistic", origins=[])
+    for path in (REGISTER, REFRESH):
+        assert house.ask(Ask("POST", path, host="shop.example")).status == 500
 
 
 # -- where it is required ----------------------------------------------------------------------------------------------
@@ -702,6 +711,17 @@ def test_required_lets_the_bound_do_everything(required: House, clock: Clock) ->
     assert browser.refresh().status == 200
     assert browser.user == "alice"
     assert browser.send("POST", "/account/email", form, b"email=y").status == 200
+
+
+def test_a_late_binding_is_not_ended_by_requests_under_way(required: House, clock: Clock) -> None:
+    browser = Browser(required).login()
+    under_way = browser.copied()
+    clock.wind(290)
+    assert browser.register().status == 200
+    assert browser.user == "alice"
+    clock.wind(20)
+    assert under_way.user == "alice"
+    assert browser.user == "alice"
 
 
 def test_required_for_some_subjects(build: Build, clock: Clock) -> None:
@@ -759,3 +779,5 @@ def test_handlers_can_ask(bound: House, monkeypatch: pytest.MonkeyPatch) -> None
     browser.register()
     assert browser.user == "alice"
     assert browser.send("GET", "/look?how=is_bound").json == {"found": True}
+    assert browser.copied().send("GET", "/look?how=is_bound&do=login").json == {"found": False}, "that is another one"
+    assert browser.send("GET", "/look?how=is_bound&do=logout").json == {"found": False}
