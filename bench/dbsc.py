@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import platform
+import re
 import statistics
 import time
 from typing import Any
@@ -73,8 +74,8 @@ class Caller:
         """Log in and register; return the identifier and the first challenge."""
         answer = await self.post("/login")
         self.cookie = answer[b"set-cookie"].partition(b";")[0]
-        parts = dict(part.partition("=")[::2] for part in answer[b"secure-session-registration"].decode().split(";"))
-        said = {name: value.strip('"') for name, value in parts.items()}
+        offer = answer[b"secure-session-registration"].decode()
+        said = dict(re.findall(r'(\w+)="([^"]*)"', offer))
         proof = self.key.proof(said["challenge"], register=True, authorization=said["authorization"])
         return _challenge(await self.post("/coatcheck/device/register", (b"secure-session-response", proof.encode())))
 

@@ -86,11 +86,12 @@ def bound_page(context: BrowserContext, town: Town) -> Page:
 
 
 def who(page: Page) -> str | None:
-    return page.evaluate("fetch('/me').then(answer => answer.json()).then(found => found.user ?? null)")
+    found: str | None = page.evaluate("fetch('/me').then(answer => answer.json()).then(found => found.user ?? null)")
+    return found
 
 
 def jar(context: BrowserContext, town: Town) -> dict[str, str]:
-    return {one["name"]: one["value"] for one in context.cookies(town.url(VICTIM))}
+    return {one.get("name", ""): one.get("value", "") for one in context.cookies(town.url(VICTIM))}
 
 
 def test_a_real_browser_is_bound_and_a_copy_of_its_jar_dies(context: BrowserContext, town: Town) -> None:

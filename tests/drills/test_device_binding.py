@@ -74,7 +74,7 @@ class Browser:
         return found[1]
 
     def registration(self, **changes: Any) -> str:
-        said = {"authorization": self.of_offer("authorization")} | changes
+        said: dict[str, Any] = {"authorization": self.of_offer("authorization")} | changes
         return self.key.proof(said.pop("challenge", self.of_offer("challenge")), register=True, **said)
 
     def register(self, proof: str | None = None, headers: Pairs = BY_BROWSER) -> Answer:

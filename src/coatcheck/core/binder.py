@@ -226,7 +226,7 @@ class Binder:
             return self._refuse(visit, record, "dbsc_rebind_refused", "the session has a key already")
         try:
             if bound is None:
-                raise proofs.ProofError("nothing is offered")  # noqa: EM101, TRY003, TRY301
+                raise proofs.ProofError("nothing is offered")  # noqa: TRY003, TRY301
             key = self._key(bound, request, now)
         except proofs.ProofError as error:
             return self._refuse(visit, record, "dbsc_registration_refused", str(error))
