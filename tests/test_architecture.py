@@ -41,10 +41,10 @@ ALSO = {"adapters/django/": {"stores.sql", "stores.rounds", "stores.postgres", "
 FLOORS = (
     {"errors"},
     {"model"},
-    {"clients", "codec", "cookies", "facts", "keyring", "ledger", "noise", "paging", "replies", "typed"},
+    {"clients", "codec", "cookies", "facts", "keyring", "ledger", "noise", "paging", "proofs", "replies", "typed"},
     {"csrf", "dbsc", "detectors", "policies", "roots", "rotation", "sealed", "secrecy", "session", "tokens"},
     {"legacy"},
-    {"records", "settings"},
+    {"binder", "records", "settings"},
     {"screen", "settler"},
     {"converter"},
     {"manager"},

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .core.dbsc import DeviceBinding
 from .core.errors import CoatcheckError, ConfigError, DataError, Refusal, SettledError, StoreError
 from .core.manager import SessionManager
 from .core.model import Event, Level, Record
@@ -24,6 +25,7 @@ __all__ = [
     "CoatcheckError",
     "ConfigError",
     "DataError",
+    "DeviceBinding",
     "Event",
     "Key",
     "Keyring",

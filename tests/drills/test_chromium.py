@@ -13,6 +13,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from socketserver import ThreadingMixIn
@@ -136,11 +137,17 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 @pytest.fixture(scope="module", params=["asgi", "wsgi"])
 def town(request: pytest.FixtureRequest, certificate: Certificate) -> Iterator[Town]:
+    with standing(request.param, certificate, SETTINGS, Clock(time.time())) as town:
+        yield town
+
+
+@contextmanager
+def standing(kind: str, certificate: Certificate, houses: dict[str, dict[str, Any]], clock: Clock) -> Iterator[Town]:
+    """Serve hosts, each with its settings, over TLS."""
     listener = socket.create_server(("127.0.0.1", 0))
-    town = Town(request.param, listener.getsockname()[1])
-    clock = Clock(time.time())
+    town = Town(kind, listener.getsockname()[1])
     serve = asgi_probe if town.kind == "asgi" else wsgi_probe
-    for host, settings in SETTINGS.items():
+    for host, settings in houses.items():
         store = MemoryStore(clock=clock)
         town.houses[host] = serve(store, clock, origins=[town.url(host, "")], **settings)
     if town.kind == "asgi":

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from rich.text import Text
 
 from ..core import codec, facts, ledger
+from ..core.dbsc import is_bound
 from ..core.model import Client, Event, Instant, Level, Record
 from .terminal import Column, cell, clean
 from .when import iso, relative, span
@@ -73,7 +74,7 @@ def detailed_json(record: Record, state: State) -> dict[str, Any]:
     return record_json(record, state) | {
         "idle_seconds": record.idle_for,
         "expires_at": iso(record.expires_at),
-        "bound": record.binding is not None,
+        "bound": is_bound(record.binding),
         "version": record.version,
         "data_bytes": len(record.data),
         "data_keys": _keys(record),
@@ -128,7 +129,7 @@ def record_pairs(record: Record, state: State, now: Instant) -> Iterator[tuple[s
     yield "idle timeout", cell(None if record.idle_for is None else span(record.idle_for))
     yield "absolute end", _moment(record.expires_at, now)
     yield "persistent", cell("yes" if record.persistent else "no")
-    yield "device-bound", cell("yes" if record.binding is not None else "no")
+    yield "device-bound", cell("yes" if is_bound(record.binding) else "no")
     yield "address", cell(client.address)
     yield "agent", cell(client.agent)
     yield "data", cell(f"{len(record.data)} bytes")

@@ -126,7 +126,7 @@ def _prefix(name: str) -> str:
 class CookieWriter:
     """Reads and writes one cookie; the attributes are spelled once."""
 
-    __slots__ = ("_clear", "_comma_joined", "_host", "_length", "_needle", "_suffix", "name")
+    __slots__ = ("_clear", "_comma_joined", "_host", "_length", "_needle", "_suffix", "attributes", "name")
 
     def __init__(self, spec: CookieSpec, *, comma_joined: bool = False) -> None:
         """Take a checked spec.
@@ -147,7 +147,8 @@ class CookieWriter:
             parts.append("Partitioned")
         self._needle = spec.name.encode("ascii") + b"="
         self._length = len(self._needle)
-        self._suffix = ("; " + "; ".join(parts)).encode("ascii")
+        self.attributes = "; ".join(parts)
+        self._suffix = ("; " + self.attributes).encode("ascii")
         self._clear = self._needle + self._suffix + b"; Max-Age=0"
         self._host = spec.name.startswith("__Host-")
         self._comma_joined = comma_joined and self._host
@@ -218,6 +219,7 @@ def dress(headers: Headers, outcome: Outcome) -> Headers:
     if outcome.cookies:
         dressed.append((b"cache-control", b"no-store"))
         dressed.extend((b"set-cookie", cookie) for cookie in outcome.cookies)
+        dressed.extend(outcome.headers)
     return dressed
 
 

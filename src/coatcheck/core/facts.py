@@ -22,6 +22,9 @@ _SEVERE: dict[str, Severity] = {
     "session_cookie_ambiguous": "warning",
     "session_unknown_token": "warning",
     "store_restored": "warning",
+    "dbsc_binding_missing": "warning",
+    "dbsc_rebind_refused": "warning",
+    "dbsc_registration_refused": "warning",
 }
 
 

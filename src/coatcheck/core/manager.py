@@ -59,6 +59,7 @@ from .settler import Settler
 from .tokens import TokenClass
 
 if TYPE_CHECKING:
+    from .binder import Binder
     from .converter import Claim, Converter, Made
     from .legacy import Old
     from .secrecy import Secrecy
@@ -116,6 +117,8 @@ class SessionManager:
         self._check = self._screen.check
         self._calm = self._screen.any_host  # then an ordinary GET is never refused
         self._plain = chosen.data is None and not chosen.policies
+        self._binder = binder = self._binder_of(chosen)
+        self.device_paths: frozenset[str] = frozenset() if binder is None else binder.paths
         self._settler = Settler(
             chosen,
             self.clocks,
@@ -126,6 +129,7 @@ class SessionManager:
             entropy=entropy,
             client=self.client,
         )
+        self._settler.binder = binder
         self._secrecy = self._settler.secrecy
         self._converter = _converter_of(chosen, self.realm, self._secrecy, entropy)
         self._noted: OrderedDict[bytes, None] = OrderedDict()
@@ -197,6 +201,8 @@ class SessionManager:
             self._judge(visit, ticket, record, floor)
         else:
             visit.bare = ticket is _NO_COOKIE
+        if visit.answer is not None:
+            return visit.answer
         if request.method in _SAFE or self.settings.csrf == "off":
             return make(visit)
         return self._missing(visit) or make(visit)
@@ -236,6 +242,7 @@ class SessionManager:
         self._judge(fresh, ticket, record, floor)
         visit.presented, visit.presented_as, visit.standing = fresh.presented, fresh.presented_as, fresh.standing
         visit.step_up, visit.due, visit.level = fresh.step_up, fresh.due, fresh.level
+        visit.bound, visit.unbound = fresh.bound, fresh.unbound
         visit.notes, visit.urgent, visit.urgent_required = fresh.notes, fresh.urgent, fresh.urgent_required
         if fresh.record is None:
             visit.ticket = visit.record = visit.renew = visit.lasting = visit.typed = None
@@ -322,6 +329,8 @@ class SessionManager:
                 if idle is not None and now >= seen_at + idle:
                     return self._slept(visit, record)
                 record = replace(record, seen_at=seen_at)
+        if self._binder is not None and record.subject is not None and not self._admitted(visit, record, self._binder):
+            return None
         return self._believe(visit, ticket, record, standing, proof)
 
     def _judge_alone(self, visit: Visit, ticket: Ticket, floor: Instant) -> None:
@@ -375,9 +384,20 @@ class SessionManager:
         if record.used_at is None and standing is _CURRENT:
             visit.urgent = (Touch(handle=record.handle, seen_at=now, turn_proof=proof),)
             record = replace(record, used_at=now, nonce=None, seen_at=now, version=record.version + 1)
+        if visit.confirmed is not None and not visit.urgent:  # if something else must be stored first: the next time
+            record = replace(record, binding=visit.confirmed)
+            visit.urgent = (Update(record=record, was=record.version),)
+            record = replace(record, version=record.version + 1)
         visit.record = record
         visit.level = record.level
         return None
+
+    def _admitted(self, visit: Visit, record: Record, binder: Binder) -> bool:
+        """Tell whether a session's binding to its device lets this request have it."""
+        judgement = binder.judge(visit, record)
+        if judgement.name == "OVER":
+            self._end(visit, record, "unbound")
+        return judgement.name == "ADMITTED"
 
     def _remembered(self, visit: Visit, ticket: Ticket, record: Record) -> Record:
         """Drop a remembered login whose plain clocks ran out: who it is stays known, what it may do does not."""
@@ -510,6 +530,56 @@ class SessionManager:
             message = "the settings name no sessions of another library (legacy=[...])"
             raise ConfigError(message)
         return self._converter
+
+    # -- the endpoints of device binding ------------------------------------------------------------------------------
+
+    def _binder_of(self, settings: Settings) -> Binder | None:
+        chosen = settings.device_binding
+        if chosen is None:
+            return None
+        from .binder import Binder  # it stands on public-key cryptography, which few need
+
+        return Binder(
+            chosen,
+            settings.cookie,
+            comma_joined=settings.comma_joined,
+            realm=self.realm,
+            origins=self._screen.origins,
+            now=self.now,
+            entropy=self.entropy,
+            client=self.client,
+            once=self._once,
+            heard=self._heard,
+        )
+
+    def device_named(self, request: Request) -> Handle | Reply | None:
+        """Return the handle that a refresh names, None for a registration, or the answer that refuses either."""
+        binder = self._binder
+        if binder is None:
+            raise AssertionError  # there are no device_paths
+        refused = self.screen(request) or binder.misused(request)
+        if refused is not None or binder.registers(request):
+            return refused
+        name = binder.named(request)
+        return binder.unknown() if name is None else name[:18]
+
+    def register(self, session: Session) -> Outcome:
+        """Return what a browser's key does to the session that it was brought for."""
+        if self._binder is None:
+            raise AssertionError  # there are no device_paths
+        return self._binder.register(session.visit)
+
+    def refresh(self, request: Request, record: Record | None, floor: Instant = 0.0) -> Outcome:
+        """Return what a browser's proof does to a bound session, given its record or the one that took its place."""
+        binder = self._binder
+        name = None if binder is None else binder.named(request)
+        if binder is None or name is None:
+            raise AssertionError  # `device_named` asked
+        over = None if record is None else self.over(record, floor)
+        if record is not None and over is None and self.settings.policies:
+            verdict = self._verdict(record, self.now())
+            over = (verdict.because or "policy") if verdict.action is policies.Action.END else None
+        return binder.refresh(request, name, record, over)
 
     # -- settle ------------------------------------------------------------------------------------------------------
 

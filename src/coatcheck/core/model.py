@@ -18,7 +18,7 @@ Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 Because: TypeAlias = Literal[
     "logout", "idle", "absolute", "limit", "operator", "owner", "theft", "superseded", "replaced",
-    "factor_change", "account_disabled", "epoch", "policy", "sso_logout", "caep", "key_rotation", "moved",
+    "factor_change", "account_disabled", "epoch", "policy", "sso_logout", "caep", "key_rotation", "moved", "unbound",
 ]  # fmt: skip
 MOVED: Final = "moved"
 """Why a session ended in a store from which it was moved to another: it lives on there."""
@@ -269,6 +269,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 
     `required`: when the commit fails, the response must not go out (503); otherwise only the cookies are missing.
     `reply`: an answer that replaces the handler's response, once the changes are committed.
+    `headers`: more of them, for a response that brings cookies.
     """
 
     changes: tuple[Change, ...] = ()
@@ -277,6 +278,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     cookies: tuple[bytes, ...] = ()
     vary: tuple[str, ...] = ()
     reply: Reply | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def __repr__(self) -> str:
         """Show what a log may show: no cookie, since it spells the token."""

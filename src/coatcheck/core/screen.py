@@ -17,9 +17,11 @@ class Screen:
         self._heard = heard
         self._csrf = settings.csrf
         self._insecure = settings.allow_insecure_http
-        self._origins = checked_origins(settings.origins, insecure=self._insecure)
+        self.origins = self._origins = checked_origins(settings.origins, insecure=self._insecure)
         self._trusted = frozenset(csrf.check_origin(origin) for origin in settings.trusted_origins)
         self._exempt = frozenset(settings.csrf_exempt)
+        if (chosen := settings.device_binding) is not None:  # proved by a signature; its Origin may be the site's (E12)
+            self._exempt |= {chosen.register_path, chosen.refresh_path}
         self.any_host = bool(self._origins) and not self._insecure
         self._host_seen: bytes | None = None
 

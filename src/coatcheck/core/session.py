@@ -12,10 +12,10 @@ from typing import Any, Final, Generic, Literal, NoReturn, Protocol, TypeAlias, 
 
 import msgspec
 
-from . import typed
+from . import replies, typed
 from .codec import SCALARS
 from .errors import ConfigError, DataError, Refusal, SettledError
-from .model import Because, Change, Event, Handle, Headers, Instant, Level, Outcome, Record, Request, Ticket
+from .model import Because, Change, Event, Handle, Headers, Instant, Level, Outcome, Record, Reply, Request, Ticket
 
 T = TypeVar("T")
 
@@ -77,6 +77,10 @@ class Visit(msgspec.Struct, eq=False):
     due: bool = False  # a policy wants the secret renewed
     origin_proved: bool = True
     ended_because: str | None = None
+    bound: bool = False  # the browser showed the cookie that only its device can renew
+    unbound: bool = False  # it should have, and has not yet
+    confirmed: bytes | None = None  # the binding, now that its cookie came back for the first time
+    answer: Reply | None = None  # replaces the handler's response
     base: bytes = b""  # the data as it was loaded, encoded and never sealed
     data: dict[str, Any] = {}  # a Struct makes a new one for each visit
 
@@ -241,6 +245,12 @@ class Session(MutableMapping[str, Any]):
         return self._looked().ended_because
 
     @property
+    def is_bound(self) -> bool:
+        """Whether this request showed that it comes from the device that logged in (docs/dbsc.md)."""
+        visit = self._looked()
+        return visit.bound and visit.login is None and not visit.logout
+
+    @property
     def consulted(self) -> bool:
         """Whether the handler looked at all: then the response varies by cookie."""
         return self.visit.consulted
@@ -335,6 +345,9 @@ class Session(MutableMapping[str, Any]):
         seconds = within.total_seconds() if isinstance(within, timedelta) else within
         if subject is None:
             raise visit.counter.challenge(visit, reauthenticate=False, within=seconds)
+        if (within is not None or level is not None) and visit.unbound and visit.login is None:
+            sentence = "This needs a session that is bound to its device; your browser has not done that (yet)."
+            raise Refusal(replies.forbidden("binding_required", sentence), "binding_required")
         if (within is not None or level is not None) and not self._fresh(visit, seconds, level):
             raise visit.counter.challenge(visit, reauthenticate=True, within=seconds)
         return subject

@@ -11,6 +11,7 @@ import msgspec
 from . import codec, typed
 from .cookies import PREFIXES, CookieSpec, SameSite
 from .csrf import check_origin
+from .dbsc import DeviceBinding, Mode
 from .errors import ConfigError, DataError
 from .legacy import Source
 from .model import Limit
@@ -54,6 +55,7 @@ class Keywords(TypedDict, total=False):
     login_url: str | None
     sealed: Sealed | None
     legacy: Sequence[Source]
+    binding: DeviceBinding | Mode
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +79,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     - generation: the store's, as `coatcheck restored` prints it: with any other (emptied, restored, another store), all
       tokens are refused.
     - login_url: where browsers are sent to log in.
+    - binding: sessions are bound to the device that logged in, where its browser can ("opportunistic"), or must be
+      ("required"); see `DeviceBinding`.
     - sealed: the session lies encrypted in its own cookie, see `Sealed`; None: behind the counter, in the store.
     - legacy: where sessions of other libraries are, which become ours when their browsers come (docs/coming-from.md).
     """
@@ -111,6 +115,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     login_url: str | None = None
     sealed: Sealed | None = None
     legacy: Sequence[Source] = ()
+    binding: DeviceBinding | Mode = "off"
+
+    @property
+    def device_binding(self) -> DeviceBinding | None:
+        """How sessions are bound to their device; None: they are not, or there is only plain http to do it over."""
+        if self.binding == "off" or self.allow_insecure_http:
+            return None
+        return DeviceBinding(mode=self.binding) if isinstance(self.binding, str) else self.binding
 
     @property
     def clocks(self) -> Timeouts:
@@ -176,6 +188,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.sealed is not None:
             yield from self._ill_sealed(self.sealed)
         yield from self._ill_converted()
+        if self.binding != "off":
+            yield from self._ill_bound()
+
+    def _ill_bound(self) -> Iterable[str]:
+        if isinstance(self.binding, str) and self.binding not in ("opportunistic", "required"):
+            yield f"binding is 'off', 'opportunistic' or 'required' (found {self.binding!r:.40})"
+            return
+        chosen = DeviceBinding() if isinstance(self.binding, str) else self.binding
+        yield from chosen.problems()
+        if self.sealed is not None:
+            yield "device binding is kept in the store's records, and sealed tokens are their own; drop one of them"
+        if self.domain is not None:
+            yield f"a device binding covers one origin, and Domain={self.domain} hands the session to others; drop one"
+        if self.partitioned:
+            yield "browsers bind no Partitioned cookie; drop partitioned or the device binding"
+        if not chosen.path.startswith(self.path.rstrip("/") + "/"):
+            yield f"the endpoints of the device binding must lie below the cookie's path {self.path!r}"
+        for prefix in self.exclude:
+            if chosen.register_path.startswith(prefix) or chosen.refresh_path.startswith(prefix):
+                yield f"exclude has {prefix!r}, and the endpoints of the device binding lie below it"
 
     def _ill_sealed(self, sealed: Sealed) -> Iterable[str]:
         yield from sealed.problems()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -36,6 +37,9 @@ from .secrecy import Secrecy
 from .session import Visit
 from .settings import Settings
 from .tokens import TokenClass
+
+if TYPE_CHECKING:
+    from .binder import Binder
 
 _SKIP_RENEWAL = frozenset({204, 206, 304})
 _THEFT = (TokenClass.STRAGGLER, TokenClass.LATE, TokenClass.STALE)
@@ -66,6 +70,7 @@ class Settler:
         "_settings",
         "_touch_every",
         "_untouched",
+        "binder",
         "secrecy",
     )
 
@@ -94,6 +99,7 @@ class Settler:
         self._entropy = entropy
         self.secrecy = Secrecy(self._realm_bytes, entropy, on=settings.secrecy)
         self._client = client
+        self.binder: Binder | None = None  # the manager has it, if sessions are bound to devices
         self._passive = frozenset(settings.passive)
         self._touch_every = clocks.touch_every
         self._quiet = self._touch_every * 0.75  # no session's share of the jitter is larger (see `_settle_read`)
@@ -210,6 +216,9 @@ class Settler:
             record = records.lasting(record, visit.lasting, self._clocks)
         cookies = self._handed(visit, record, login.ticket, now)
         record = self._kept(record)
+        headers: Headers = ()
+        if self.binder is not None:
+            record, headers = self.binder.offered(record, visit.request)
         old = visit.record or visit.presented
         events = facts.created(record, now, old)
         changes: list[Change] = list(before)
@@ -223,7 +232,7 @@ class Settler:
             changes.append(self._others(record, visit.end_others))
         for policy in self._settings.policies:
             changes.extend(policy.on_login(record))
-        return Outcome(changes=tuple(changes), durable=True, required=True, cookies=cookies)
+        return Outcome(changes=tuple(changes), durable=True, required=True, cookies=cookies, headers=tuple(headers))
 
     def _is_step_up(self, visit: Visit, old: Record, subject: str) -> bool:
         """Tell whether a login is the same subject's, in a session that it was let into: then a revocation beats it.
@@ -443,7 +452,8 @@ class Settler:
 
     def _cleared(self, visit: Visit) -> tuple[bytes, ...]:
         if self._sealer is None:
-            return (self._cookie.clear(),)
+            more = () if self.binder is None else self.binder.cleared(visit.request)
+            return (self._cookie.clear(), *more)
         return self._sealer.clear(visit.request)
 
     def _kept(self, record: Record) -> Record:

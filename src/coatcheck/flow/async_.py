@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 V = TypeVar("V")
 
+DEVICE_TRIES, DEVICE_HOPS = 6, 4
+"""How often a binding is tried again where others change the record, and over how many renewed handles it is sought."""
 COMMIT_DEADLINE = 2.0
 """Seconds that a commit may take, with everything that it meets: conflicts, retries, waiting for a lock."""
 EPOCHS_EVERY, EPOCHS_STALE = 1.0, 5.0
@@ -158,6 +160,7 @@ class AsyncExchange:
         self._conversions = _conversions_of(manager, store) if manager.converts else None
         self._glance: Callable[[Handle], Record | None] | None = getattr(store, "glance", None)
         self._make = make
+        self._device_paths = manager.device_paths
         self._floor: Instant = 0.0
         self._generation: str | None = None
         self._told = False
@@ -166,8 +169,13 @@ class AsyncExchange:
         if log_events not in store.listeners:
             store.listeners.append(log_events)
 
-    async def begin(self, request: Request) -> Session | Reply:
-        """Return the session of a request, or the answer that goes out in the handler's place."""
+    async def begin(self, request: Request, *, device: bool = True) -> Session | Reply:
+        """Return the session of a request, or the answer that goes out in the handler's place.
+
+        `device`: the endpoints of device binding are answered here.
+        """
+        if self._device_paths and device and request.path in self._device_paths:
+            return await self._device(request)
         manager = self.manager
         record = None
         try:
@@ -199,6 +207,43 @@ class AsyncExchange:
         for commit_id, event in visit.notes:
             await self._try(commit_id, (Note(events=(event,)),), durable=False)
         return (await self._urgent(request, session, again=True)) if visit.urgent else session
+
+    async def _device(self, request: Request) -> Reply:
+        """Answer a browser that binds its session to its device, or proves that it still is: 503 where we are late."""
+        manager = self.manager
+        try:
+            handle = manager.device_named(request)
+            if isinstance(handle, Reply):
+                return handle
+            for _ in range(DEVICE_TRIES):
+                if handle is None:
+                    session = await self.begin(request, device=False)
+                    if isinstance(session, Reply):
+                        return session
+                    outcome = manager.register(session)
+                    notes = session.visit.notes
+                else:
+                    floor = await self.floor()
+                    outcome, notes = manager.refresh(request, await self._successor(handle), floor), ()
+                for commit_id, event in notes:
+                    await self._try(commit_id, (Note(events=(event,)),), durable=False)
+                if (
+                    not outcome.changes
+                    or await self.store.commit(os.urandom(16), outcome.changes, outcome.durable) is None
+                ):
+                    return outcome.reply or replies.UNAVAILABLE
+        except (StoreError, ValueError) as error:
+            logger.error("session store: %s", error)
+        return replies.UNAVAILABLE
+
+    async def _successor(self, handle: Handle) -> Record | None:
+        """Return the record under a handle, or the one that took its place when its secret was renewed by hand."""
+        record = await self.store.load(handle)
+        for _ in range(DEVICE_HOPS):
+            if record is None or record.ended_because != "replaced" or record.successor is None:
+                return record
+            record = await self.store.load(record.successor)
+        return record
 
     async def confirm(self, session: Session) -> None:
         """Read the session from the store itself, where a near copy was good enough so far; judge it again.
