@@ -28,6 +28,7 @@ ENTERS = {
     "adapters": {"core", "flow", "stores.faces", "stores.urls"},
     # the probe application stands inside our own two middlewares
     "testing": {"core", "flow", "adapters.asgi", "adapters.wsgi"},
+    "receivers": {"core", "flow"},
     "console": {"core", "flow"},
     "cli": {"", "console", "core", "demo", "flow", "stores"},
     "demo": {"", "adapters", "core", "flow", "stores"},
@@ -37,9 +38,9 @@ ENTERS = {
 FLOORS = (
     {"errors"},
     {"model"},
-    {"clients", "codec", "cookies", "facts", "keyring", "ledger", "noise", "paging", "replies", "typed"},
-    {"csrf", "dbsc", "detectors", "policies", "roots", "rotation", "sealed", "secrecy", "session", "tokens"},
-    {"records", "settings"},
+    {"clients", "codec", "cookies", "facts", "jose", "keyring", "ledger", "noise", "paging", "replies", "typed"},
+    {"csrf", "dbsc", "detectors", "notices", "policies", "roots", "rotation", "sealed", "secrecy", "session", "tokens"},
+    {"links", "records", "settings"},
     {"screen", "settler"},
     {"manager"},
 )
@@ -74,6 +75,7 @@ ONLY_IN = {
     "asyncmy": ("stores/mysql/",),
     "redis": ("stores/redis/",),
     "cryptography": ("core/",),
+    "joserfc": ("core/jose.py",),
     "argon2": ("demo/",),
     "jinja2": ("console/", "demo/"),
     "uvicorn": ("cli/", "demo/"),

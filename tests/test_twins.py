@@ -15,7 +15,12 @@ import pytest
 
 FLOW = Path(__file__).resolve().parents[1] / "src" / "coatcheck" / "flow"
 
-TWINS = (("async_.py", "sync.py"), ("async_keys.py", "keys.py"), ("async_registry.py", "registry.py"))
+TWINS = (
+    ("async_.py", "sync.py"),
+    ("async_keys.py", "keys.py"),
+    ("async_receivers.py", "receivers.py"),
+    ("async_registry.py", "registry.py"),
+)
 
 # (in the async twin, in the other), besides the syntax of waiting and `Async` in front of a name
 PAIRS = (
@@ -24,6 +29,8 @@ PAIRS = (
     ("from .async_keys import", "from .keys import"),
     ("from .async_ import", "from .sync import"),
     ("The registry, awaiting:", "The registry, blocking:"),
+    ("The receivers, awaiting:", "The receivers, blocking:"),
+    ("from asyncio import Lock", "from threading import Lock"),
 )
 
 BLOCKING = {ast.AsyncFunctionDef: ast.FunctionDef, ast.AsyncFor: ast.For, ast.AsyncWith: ast.With}
