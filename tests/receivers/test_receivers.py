@@ -120,7 +120,7 @@ def test_a_sub_ends_all_of_its_sessions_of_that_issuer(shop: Shop) -> None:
     """BCL-02."""
     one, two = shop.login(sub="u1", sid="s1"), shop.login(sub="u1")
     bob, other, own = shop.login("bob", sub="u2"), shop.login(sub="u1", issuer="https://other.example"), shop.login()
-    shop.clock.(5)
+    shop.clock.wind(5)
     assert shop.logout(sub="u1").status == 200
     assert [shop.user(each) for each in (one, two, bob, other, own)] == [None, None, "bob", "ann", "ann"]
 
@@ -206,7 +206,7 @@ def bad_tokens(now: float) -> dict[str, str]:
 def test_a_bad_token_does_nothing(plain: Shop, name: str) -> None:
     """BCL-01, D65."""
     one = plain.login(sub="u1", sid="s1")
-    plain.clock.(40)
+    plain.clock.wind(40)
     token = bad_tokens(plain.clock())[name]
     assert refused(plain.out(token)) == "invalid_request"
     assert plain.user(one) == "ann"
@@ -246,7 +246,7 @@ def test_a_logout_that_overtakes_its_login(shop: Shop) -> None:
     shop.logout(sub="u1")
     with pytest.raises(Refusal):
         shop.login(sub="u1", issued_at=issued_at)
-    shop.clock.(40)
+    shop.clock.wind(40)
     assert shop.user(shop.login(sub="u1", sid="s3")) == "ann"
 
 
@@ -291,7 +291,7 @@ def test_session_revoked(clock: Clock, tmp_path: Path, kind: str, subject: dict[
     """SSF-01."""
     shop = made(kind, clock, tmp_path, stream={"subject_of": lambda said: said["email"].partition("@")[0]})
     one, bob = shop.login(sub="u1", sid="s1"), shop.login("bob", sub="u2", sid="s2")
-    clock.(5)
+    clock.wind(5)
     reply = shop.event(subject)
     assert (reply.status, reply.body) == (202, b"")
     assert (shop.user(one), shop.user(bob)) == (None, "bob")
@@ -314,15 +314,15 @@ def test_a_whole_tenant_only_where_it_was_said(clock: Clock, tmp_path: Path) -> 
     tenant = {"format": "complex", "tenant": {"format": "opaque", "id": "t"}}
     shop = made("memory", clock, tmp_path)
     one = shop.login(sub="u1")
-    clock.(5)
+    clock.wind(5)
     for subject in (tenant, {"format": "complex"}, {"format": "complex", "device": {"format": "opaque", "id": "d"}}):
         assert refused(shop.event(subject)) == "access_denied"
     assert shop.user(one) == "ann"
     wide = made("memory", clock, tmp_path, stream={"wide": True})
     two = wide.login(sub="u1")
-    clock.(5)
+    clock.wind(5)
     assert wide.event(tenant).status == 202
-    clock.(2)
+    clock.wind(2)
     assert wide.user(two) is None
     assert wide.user(wide.login()) == "ann"
 
@@ -331,7 +331,7 @@ def test_events_that_are_refused(plain: Shop) -> None:
     """SSF-02."""
     now, who = plain.clock(), {"format": "opaque", "id": "s1"}
     one = plain.login(sub="u1", sid="s1")
-    plain.clock.(5)
+    plain.clock.wind(5)
     expected = [
         ("invalid_key", {"key": op.OTHER}),
         ("invalid_key", {"header": {"kid": "nine"}}),
@@ -362,7 +362,7 @@ def test_events_that_are_refused(plain: Shop) -> None:
 def test_a_logout_token_is_no_event_and_an_event_no_logout_token(plain: Shop) -> None:
     now = plain.clock()
     assert refused(plain.out(event_token(now, {"format": "opaque", "id": "s1"}))) == "invalid_request"
-    assert refused(plain.receiver.event(*push(logout_token(now, sub="u1")))) == "invalid_audience" or True
+    assert refused(plain.receiver.event(*push(logout_token(now, sub="u1")))) == "invalid_request"
 
 
 def test_an_event_that_comes_again_is_accepted_and_not_done_again(plain: Shop) -> None:
@@ -431,18 +431,18 @@ def test_keys_are_fetched_seldom(clock: Clock, tmp_path: Path, waits: bool) -> N
     for _ in range(50):
         refused(shop.logout(header={"kid": "nine"}, sid="s1"))
     assert len(fetched) == 1
-    clock.(301)
+    clock.wind(301)
     for _ in range(50):
         refused(shop.logout(header={"kid": "nine"}, sid="s1"))
     assert len(fetched) == 2
     answer[0] = {"keys": [{**op.OTHER.as_dict(private=False), "kid": "two"}]}
-    clock.(301)
+    clock.wind(301)
     assert shop.logout(op.OTHER, {"kid": "two"}, sid="s1").status == 200
     assert refused(shop.logout(sid="s1"))
     answer[0] = OSError("no way there")
-    clock.(3700)
+    clock.wind(3700)
     assert shop.logout(op.OTHER, {"kid": "two"}, sid="s1").status == 200
-    clock.(86400)
+    clock.wind(86400)
     assert refused(shop.logout(op.OTHER, {"kid": "two"}, sid="s1")) == "temporarily_unavailable"
 
 
