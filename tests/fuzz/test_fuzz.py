@@ -1,4 +1,4 @@
-"""200,000 hostile inputs: no crash, no forgery, nothing that takes long. Nightly: `python -m bench.fuzz` with millions."""
+"""200,000 hostile inputs: no crash, no forgery, nothing slow. Nightly: `python -m bench.fuzz` with millions."""
 
 import random
 import time

@@ -1,9 +1,12 @@
 """An identity provider made for a test: keys, logout tokens, security events, as good or as bad as is asked."""
 
 import json
+from base64 import urlsafe_b64encode
 from typing import Any
 from urllib.parse import urlencode
 
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc import jws
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
@@ -34,7 +37,8 @@ def logout_token(now: float, key: Any = KEY, header: dict[str, Any] | None = Non
     global _number  # noqa: PLW0603 - each token has its own jti
     _number += 1
     said = {
-        "iss": ISSUER, "aud": CLIENT, "iat": now, "exp": now + 120, "jti": f"j{_number}", "events": {LOGOUT: {}}, **claims
+        "iss": ISSUER, "aud": CLIENT, "iat": now, "exp": now + 120, "jti": f"j{_number}", "events": {LOGOUT: {}},
+        **claims,
     }  # fmt: skip
     return signed(said, key, **{"typ": "logout+jwt", **(header or {})})
 
@@ -57,11 +61,21 @@ def event_token(
     return signed(said, key, **{"typ": "secevent+jwt", **(header or {})})
 
 
+def by_hand(header: dict[str, Any], claims: dict[str, Any]) -> str:
+    """Return a token with any header at all, well signed."""
+
+    def text(raw: bytes) -> bytes:
+        return urlsafe_b64encode(raw).rstrip(b"=")
+
+    signed_part = text(json.dumps(header).encode()) + b"." + text(json.dumps(claims).encode())
+    private = KEY.private_key
+    assert private is not None
+    return (signed_part + b"." + text(private.sign(signed_part, PKCS1v15(), SHA256()))).decode()
+
+
 def unsigned(now: float) -> str:
     """Return a token of alg none."""
     good = logout_token(now, sub="u1").split(".")
-    from base64 import urlsafe_b64encode
-
     head = urlsafe_b64encode(b'{"alg":"none","typ":"logout+jwt"}').rstrip(b"=").decode()
     return f"{head}.{good[1]}."
 

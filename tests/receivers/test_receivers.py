@@ -145,6 +145,55 @@ def test_a_session_that_was_stepped_up_is_found_under_its_new_handle(shop: Shop)
     assert shop.user(two) is None
 
 
+def test_a_session_whose_first_trace_is_gone_ends_with_its_subject(plain: Shop) -> None:
+    """Fail closed: after a week nothing tells any more under which handle a stepped-up session lives on."""
+    session = plain.begin()
+    session.login("ann", remember=True)
+    plain.receiver.link(session, ISSUER, sub="u1", sid="s1")
+    one = plain.token(plain.finish(session))
+    bob = plain.login("bob", sub="u2", sid="s2")
+    again = plain.begin(one)
+    again.login("ann", remember=True)
+    two = plain.token(plain.finish(again))
+    plain.clock.wind(8 * 86400)
+    while plain.store.purge(100):
+        pass
+    assert plain.store.load(session.handle) is None
+    bob = plain.login("bob", sub="u2", sid="s3")
+    assert plain.user(two) == "ann"
+    assert plain.logout(sid="s1").status == 200
+    assert (plain.user(two), plain.user(bob)) == (None, "bob")
+
+
+def test_a_login_that_never_came_ends_nobody(plain: Shop) -> None:
+    session = plain.begin()
+    session.login("ann")
+    plain.receiver.link(session, ISSUER, sub="u1", sid="s1")
+    one = plain.login()
+    plain.clock.wind(700)
+    assert plain.logout(sid="s1").status == 200
+    assert plain.user(one) == "ann"
+
+
+def test_a_critical_header_is_refused(plain: Shop) -> None:
+    head = b'{"alg":"RS256","kid":"one","typ":"logout+jwt","crit":["b64"],"b64":true}'
+    for extra in ({"crit": ["b64"], "b64": True}, {"b64": True}):
+        claims = {
+            "iss": ISSUER,
+            "aud": CLIENT,
+            "iat": plain.clock(),
+            "exp": plain.clock() + 9,
+            "jti": "x",
+            "sid": "s",
+            "events": {op.LOGOUT: {}},
+        }
+        said = json.loads(head) | extra
+        said = said if "crit" in extra else {name: value for name, value in said.items() if name != "crit"}
+        assert refused(plain.out(op.by_hand(said, claims))) == "invalid_request"
+    good = {"alg": "RS256", "kid": "one", "typ": "logout+jwt"}
+    assert plain.out(op.by_hand(good, claims)).status == 200
+
+
 def test_a_token_counts_once(shop: Shop) -> None:
     """BCL-04, D65."""
     token = logout_token(shop.clock(), sub="u1")
@@ -389,7 +438,8 @@ def test_the_streams_credential(clock: Clock, tmp_path: Path) -> None:
 class Broken:
     """A store that is away."""
 
-    listeners: list[Any] = []
+    def __init__(self) -> None:
+        self.listeners: list[Any] = []
 
     def __getattr__(self, name: str) -> Any:
         def away(*_args: Any, **_more: Any) -> Any:

@@ -90,8 +90,10 @@ class Receiver:
         if not getattr(store, "keeps", True):
             message = "sealed sessions without a store cannot be ended from outside; name a store"
             raise ConfigError(message)
-        for party in (*issuers, *streams):
-            party.check()
+        for issuer in issuers:
+            issuer.check()
+        for stream in streams:
+            stream.check()
         self._manager, self._store = manager, store
         self._issuers = {one.issuer: (one, KeySet(one.keys, manager.now)) for one in issuers}
         self._streams = {one.issuer: (one, KeySet(one.keys, manager.now)) for one in streams}
