@@ -198,7 +198,11 @@ def test_a_token_counts_once(shop: Shop) -> None:
     """BCL-04, D65."""
     token = logout_token(shop.clock(), sub="u1")
     assert shop.out(token).status == 200
+    shop.clock.wind(5)
+    one = shop.login(sub="u1")
+    shop.clock.wind(5)
     assert refused(shop.out(token)) == "invalid_request"
+    assert shop.user(one) == "ann"
 
 
 def bad_tokens(now: float) -> dict[str, str]:
@@ -356,6 +360,23 @@ def test_a_late_event_ends_no_newer_login(shop: Shop, subject: dict[str, Any]) -
     one = shop.login(sub="u1", sid="s1")
     assert shop.event(subject, event={"event_timestamp": when}).status == 202
     assert shop.user(one) == "ann"
+
+
+def test_a_stream_speaks_for_its_own_issuer_only(clock: Clock, tmp_path: Path) -> None:
+    shop = made("memory", clock, tmp_path)
+    one = shop.login(sub="u1", issuer="https://other.example")
+    clock.wind(5)
+    theirs = {"format": "iss_sub", "iss": "https://other.example", "sub": "u1"}
+    assert refused(shop.event(theirs)) == "access_denied"
+    assert refused(shop.event({"format": "complex", "user": theirs})) == "access_denied"
+    assert refused(shop.event({"format": "aliases", "identifiers": [theirs, 7]})) == "invalid_request"
+    assert shop.user(one) == "ann"
+    agreed = made("memory", clock, tmp_path, stream={"provider": "https://other.example"})
+    two = agreed.login(sub="u1", issuer="https://other.example")
+    clock.wind(5)
+    email = {"format": "email", "email": "ann@example.org"}
+    assert agreed.event({"format": "aliases", "identifiers": [email, theirs]}).status == 202
+    assert agreed.user(two) is None
 
 
 def test_a_whole_tenant_only_where_it_was_said(clock: Clock, tmp_path: Path) -> None:

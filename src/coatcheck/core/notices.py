@@ -24,6 +24,7 @@ MOST_BODY: Final = 12288
 """Bytes of a request that are read: a token, its name, and some room."""
 DAY: Final = 86400.0
 _MOST_TEXT: Final = 255
+_MOST_ALIASES: Final = 16
 _INITIATORS: Final = frozenset({"admin", "user", "policy", "system"})
 
 SubjectOf: TypeAlias = Callable[[Mapping[str, Any]], str | None]
@@ -151,22 +152,36 @@ def _targets(subject: Mapping[str, Any], stream: Stream, depth: int = 0) -> tupl
     provider = stream.provider or stream.issuer
     kind = subject.get("format")
     if kind == "iss_sub":
-        return (Target(issuer=_text(subject, "iss"), sub=_text(subject, "sub")),)
+        issuer = _text(subject, "iss")
+        if issuer not in (stream.issuer, provider):
+            raise Refused("access_denied", "This stream does not speak for the issuer of that subject.")
+        return (Target(issuer=issuer, sub=_text(subject, "sub")),)
     if kind == "opaque":
         return (Target(issuer=provider, sid=_text(subject, "id")),)
-    if kind == "aliases" and depth == 0 and isinstance(subject.get("identifiers"), list):
-        return tuple(
-            target
-            for one in subject["identifiers"][:16]
-            if isinstance(one, dict)
-            for target in _targets(one, stream, depth + 1)
-        )
+    if kind == "aliases" and depth == 0:
+        return _aliases(subject, stream)
     if kind == "complex" and depth == 0:
         return _complex(subject, stream, provider)
     if stream.subject_of is None or not isinstance(kind, str):
         raise Refused("invalid_request", "A subject of this format cannot be processed here.")
     ours = stream.subject_of(subject)
     return () if ours is None else (Target(subject=ours),)
+
+
+def _aliases(subject: Mapping[str, Any], stream: Stream) -> tuple[Target, ...]:
+    """Return whom the identifiers that can be processed are about; they all name one subject, so one is enough."""
+    names = subject.get("identifiers")
+    found: list[Target] = []
+    known = False
+    for name in names[:_MOST_ALIASES] if isinstance(names, list) else ():
+        try:
+            found.extend(_targets(name, stream, 1) if isinstance(name, dict) else ())
+            known = known or isinstance(name, dict)
+        except Refused:
+            continue
+    if not known:
+        raise Refused("invalid_request", "None of these identifiers can be processed here.")
+    return tuple(found)
 
 
 def _complex(subject: Mapping[str, Any], stream: Stream, provider: str) -> tuple[Target, ...]:
