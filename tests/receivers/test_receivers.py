@@ -175,6 +175,19 @@ def test_a_login_that_never_came_ends_nobody(plain: Shop) -> None:
     assert plain.user(one) == "ann"
 
 
+def test_of_two_that_bring_one_token_at_once_one_is_refused(plain: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = logout_token(plain.clock(), sub="u1")
+    monkeypatch.setattr(plain.store, "load", lambda _handle: None)  # neither sees that the other is there
+    assert plain.out(token).status == 200
+    assert refused(plain.out(token)) == "invalid_request"
+
+
+def test_a_form_with_two_good_tokens_is_refused(plain: Shop) -> None:
+    request, first = form(logout_token(plain.clock(), sid="s1"))
+    _, second = form(logout_token(plain.clock(), sid="s2"))
+    assert refused(plain.receiver.logout(request, first + b"&" + second)) == "invalid_request"
+
+
 def test_a_critical_header_is_refused(plain: Shop) -> None:
     head = b'{"alg":"RS256","kid":"one","typ":"logout+jwt","crit":["b64"],"b64":true}'
     for extra in ({"crit": ["b64"], "b64": True}, {"b64": True}):
