@@ -29,6 +29,7 @@ ENTERS = {
     "legacy": {"core"},
     # the probe application stands inside our own two middlewares
     "testing": {"core", "flow", "adapters.asgi", "adapters.wsgi"},
+    "receivers": {"core", "flow"},
     "console": {"core", "flow"},
     "cli": {"", "console", "core", "demo", "flow", "stores"},
     "demo": {"", "adapters", "core", "flow", "stores"},
@@ -41,10 +42,16 @@ ALSO = {"adapters/django/": {"stores.sql", "stores.rounds", "stores.postgres", "
 FLOORS = (
     {"errors"},
     {"model"},
-    {"clients", "codec", "cookies", "facts", "keyring", "ledger", "noise", "paging", "proofs", "replies", "typed"},
-    {"csrf", "dbsc", "detectors", "policies", "roots", "rotation", "sealed", "secrecy", "session", "tokens"},
+    {
+        *("clients", "codec", "cookies", "facts", "jose", "keyring", "ledger", "noise"),
+        *("paging", "proofs", "replies", "typed"),
+    },
+    {
+        *("csrf", "dbsc", "detectors", "notices", "policies", "roots", "rotation"),
+        *("sealed", "secrecy", "session", "tokens"),
+    },
     {"legacy"},
-    {"binder", "records", "settings"},
+    {"binder", "links", "records", "settings"},
     {"screen", "settler"},
     {"converter"},
     {"manager"},
@@ -80,6 +87,7 @@ ONLY_IN = {
     "asyncmy": ("stores/mysql/",),
     "redis": ("stores/redis/", "legacy/shelves.py"),
     "cryptography": ("core/", "legacy/litestar.py"),
+    "joserfc": ("core/jose.py",),
     "argon2": ("demo/",),
     "jinja2": ("console/", "demo/"),
     "uvicorn": ("cli/", "demo/"),

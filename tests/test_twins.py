@@ -19,6 +19,7 @@ TWINS = (
     ("async_.py", "sync.py"),
     ("async_keys.py", "keys.py"),
     ("async_legacy.py", "legacy.py"),
+    ("async_receivers.py", "receivers.py"),
     ("async_registry.py", "registry.py"),
 )
 
@@ -32,6 +33,8 @@ PAIRS = (
     ("from .async_ import", "from .sync import"),
     ("Sessions of another library, awaiting:", "Sessions of another library, blocking:"),
     ("The registry, awaiting:", "The registry, blocking:"),
+    ("The receivers, awaiting:", "The receivers, blocking:"),
+    ("from asyncio import Lock", "from threading import Lock"),
 )
 
 BLOCKING = {ast.AsyncFunctionDef: ast.FunctionDef, ast.AsyncFor: ast.For, ast.AsyncWith: ast.With}
