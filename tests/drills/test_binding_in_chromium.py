@@ -39,9 +39,9 @@ class WorldClock(Clock):
         return time.time()
 
 
-@pytest.fixture(params=["asgi", "wsgi"])
+@pytest.fixture
 def town(request: pytest.FixtureRequest, certificate: Certificate) -> Iterator[Town]:
-    with standing(request.param, certificate, {VICTIM: {"binding": SHORT}}, WorldClock()) as town:
+    with standing(getattr(request, "param", "asgi"), certificate, {VICTIM: {"binding": SHORT}}, WorldClock()) as town:
         yield town
 
 
@@ -94,6 +94,7 @@ def jar(context: BrowserContext, town: Town) -> dict[str, str]:
     return {one.get("name", ""): one.get("value", "") for one in context.cookies(town.url(VICTIM))}
 
 
+@pytest.mark.parametrize("town", ["asgi", "wsgi"], indirect=True)
 def test_a_real_browser_is_bound_and_a_copy_of_its_jar_dies(context: BrowserContext, town: Town) -> None:
     """Registers after a redirected fetch() login; held and released; a copied jar ends with its bound cookie."""
     page = bound_page(context, town)
