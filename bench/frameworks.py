@@ -359,11 +359,11 @@ def _folder() -> str:
 
 def litestar_memory() -> dict[str, Any]:
     """Return Litestar's server-side sessions in memory beside our memory store."""
-    from coatcheck.adapters.litestar import CoatcheckPlugin
     from litestar import Litestar, Request, get
     from litestar.middleware.session.server_side import ServerSideSessionConfig
 
     from coatcheck import MemoryStore
+    from coatcheck.adapters.litestar import CoatcheckPlugin
 
     @get("/{name:str}")
     async def bare(name: str) -> str:  # noqa: ARG001 - the path has it
