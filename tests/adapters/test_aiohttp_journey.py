@@ -21,11 +21,11 @@ class Aiohttp(AdapterJourney):
 
 
 class AiohttpBodies(Aiohttp):
-    """Through handlers that raise what is not 200, with bodies that the server asks for; it cancels what is left."""
+    """Through handlers that raise what is not 200, with bodies that the server asks for."""
 
     def drive(self, control: Control) -> Driver:
         app = aiohttp_probe(control.probe, left_to_the_server, **how(control))
-        return LoopbackDriver(AiohttpServer(app, handler_cancellation=True))
+        return LoopbackDriver(AiohttpServer(app))
 
 
 def how(control: Control) -> dict[str, Any]:

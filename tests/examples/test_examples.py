@@ -17,6 +17,7 @@ ALICE = {"user": "alice", "password": "wonderland"}
 UVICORN = ["-m", "uvicorn", "--app-dir", "{folder}", "app:app", "--port", "{port}"]
 
 COMMANDS = {
+    "aiohttp": ["{folder}/app.py", "{port}"],
     "fastapi": UVICORN,
     "flask": ["-m", "flask", "--app", "{folder}/app.py", "run", "--port", "{port}"],
     "quart": ["-m", "quart", "--app", "{folder}/app.py", "run", "--port", "{port}"],

@@ -177,6 +177,7 @@ class Connection:
                 # only then does it know whether it is a 200, 206 or 304; it raises where it cannot be stored
                 with suppress(Replaced):
                     await response.prepare(self._request)
+                response = Sent(response)
             elif not response.prepared:
                 self.replaced = await self._settle(response)
         return response if self.replaced is None else _response_of(self.replaced)
@@ -263,6 +264,37 @@ class Connection:
             if self._request.transport is not None:
                 self._request.transport.abort()
             raise
+
+
+class Sent(web.StreamResponse):
+    """A file that was sent already, to hand on: aiohttp would prepare it again, and a FileResponse cannot be."""
+
+    def __init__(self, file: web.FileResponse) -> None:
+        """Look like it."""
+        super().__init__(status=file.status, reason=file.reason, headers=file.headers)
+        self._file = file
+
+    @property
+    def prepared(self) -> bool:
+        """Whether it began."""
+        return True
+
+    @property
+    def keep_alive(self) -> bool | None:
+        """Whether another request may follow on its connection."""
+        return self._file.keep_alive
+
+    @property
+    def body_length(self) -> int:
+        """The bytes that were sent, for the access log."""
+        return self._file.body_length
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Do nothing: it was."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Finish it, if it is not yet."""
+        await self._file.write_eof(data)
 
 
 class Replaced(ConnectionResetError):  # noqa: N818 - to a handler it is its client's leaving
