@@ -159,7 +159,7 @@ async def test_a_cookie_of_our_name_gives_way_and_others_stay() -> None:
         assert "__Host-coat=mine" not in "".join(lines)
 
 
-# -- mounted applications ------------------------------------------------------------------------------------------------
+# -- mounted applications ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("twice", [False, True])
@@ -217,7 +217,7 @@ async def test_outside_of_a_mounted_application_that_alone_has_sessions_there_ar
         assert await (await client.get("/admin/visits")).json() == 1
 
 
-# -- what a handler prepares itself -------------------------------------------------------------------------------------
+# -- what a handler prepares itself ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("swallows", [False, True])
@@ -370,7 +370,7 @@ async def test_a_socket_is_told_why_it_is_closed() -> None:
             assert (told.data, told.extra) == (4401, "session ended: operator")
 
 
-# -- guards --------------------------------------------------------------------------------------------------------------
+# -- guards ------------------------------------------------------------------------------------------------------------
 
 
 class Account(web.View):
@@ -451,7 +451,7 @@ async def test_a_guard_around_something_else_says_so() -> None:
         await strange(1)
 
 
-# -- set-up --------------------------------------------------------------------------------------------------------------
+# -- set-up --------------------------------------------------------------------------
 
 
 async def test_the_cleanup_closes_a_store_that_was_given_as_a_url(tmp_path: Path) -> None:
