@@ -175,9 +175,7 @@ class AiohttpServer:
                 task = asyncio.current_task()
                 assert task is not None
                 ticket = request.headers.get(TICKET, "")
-                loop = asyncio.get_running_loop()
-                # what we do behind a response begins when the task is done
-                task.add_done_callback(lambda _: loop.call_later(0.01, done, ticket))
+                task.add_done_callback(lambda _: tell_behind(functools.partial(done, ticket)))
             return response
 
         self._app.middlewares.insert(0, tell)
@@ -196,6 +194,12 @@ class AiohttpServer:
     def _protocol(self) -> asyncio.Protocol:
         assert self._runner.server is not None
         return self._runner.server()
+
+
+def tell_behind(done: Callable[[], None]) -> None:
+    """Tell that a request is done when we have done what we do behind a response, which begins when its task ends."""
+    leaving = [task for task in asyncio.all_tasks() if "Connection.leave" in repr(task.get_coro())]
+    asyncio.gather(*leaving, return_exceptions=True).add_done_callback(lambda _: done()) if leaving else done()
 
 
 class Front(asyncio.Protocol):
@@ -229,10 +233,10 @@ class Front(asyncio.Protocol):
         """Pass it on."""
         return self._inner.eof_received() if self._begun else None
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """Pass it on."""
         if self._begun:
-            self._inner.connection_lost(error)
+            self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Pass it on."""

@@ -38,7 +38,7 @@ class Told(SessionMixin):
 class Page(Told, RequestHandler):
     """Every page of the probe, its streams by `flush`."""
 
-    SUPPORTED_METHODS = METHODS  # type: ignore[assignment]
+    SUPPORTED_METHODS = METHODS
     probe: Probe
 
     def initialize(self, probe: Probe) -> None:
@@ -53,7 +53,7 @@ class Page(Told, RequestHandler):
         """Answer."""
         await self.send(await run_async(self.probe.answer(self.call())))
 
-    get = head = post = put = patch = delete = options = trace = serve  # type: ignore[assignment]
+    get = head = post = put = patch = delete = options = trace = serve
 
     def call(self) -> Call:
         """Return the request as a call."""
@@ -79,7 +79,8 @@ class Page(Told, RequestHandler):
         """Send an answer, and do what comes behind it."""
         self.head_of(answer)
         if answer.chunks is None:
-            self.write(answer.body)
+            if answer.body:
+                self.write(answer.body)
         else:
             for chunk in answer.chunks():
                 self.write(chunk)
@@ -92,7 +93,7 @@ class Page(Told, RequestHandler):
 class SyncPage(Page):
     """Every page by a method that is not awaited; what needs to wait is served by the other."""
 
-    def serve(self) -> Any:  # type: ignore[override]
+    def serve(self) -> Any:
         """Answer."""
         call = self.call()
         if "hold" in call.query or call.path in WAITING or call.method == "DELETE" or "confirm" in call.query:
@@ -102,11 +103,11 @@ class SyncPage(Page):
             return self.send(answer)
         self.head_of(answer)
         if answer.chunks is None:
-            self.finish(answer.body)
+            self.finish(answer.body or None)
             return None
         return self.send(answer)
 
-    get = head = post = put = patch = delete = options = trace = serve  # type: ignore[assignment]
+    get = head = post = put = patch = delete = options = trace = serve
 
 
 WAITING = ("/account/sessions", "/account/sessions/revoke-others", "/save", "/take", "/bump")
@@ -211,11 +212,17 @@ class TornadoServer:
     async def start(self, done: Callable[[str], None]) -> int:
         """Listen on a free port."""
         self._app.settings["done"] = done
+        self._app.settings["log_function"] = self._tell
         (listening,) = netutil.bind_sockets(0, "127.0.0.1")
-        self._server = HTTPServer(self._app, xheaders=True)
-        self._server.add_sockets([listening])
+        self._server = server = HTTPServer(self._app, xheaders=True)
+        server.add_sockets([listening])
         port: int = listening.getsockname()[1]
         return port
+
+    def _tell(self, handler: RequestHandler) -> None:
+        if not isinstance(handler, Told):
+            ticket = handler.request.headers.get(TICKET, "")
+            asyncio.get_running_loop().call_later(0.05, self._app.settings["done"], ticket)
 
     async def stop(self) -> None:
         """Stop listening."""

@@ -88,8 +88,8 @@ class Sessions:
             _when_done(connection.leave)
         else:
             await (_whole(connection.leave()) if getattr(response, "prepared", False) else connection.leave())
-        if connection.raised is response:
-            raise connection.raised
+        if (raised := connection.raised) is not None and raised is response:
+            raise raised
         return response
 
     async def prepare(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -160,6 +160,7 @@ class Connection:
 
     async def answer(self, handler: Handler) -> web.StreamResponse:
         """Return the handler's response, settled, or what replaces it."""
+        response: Any
         try:
             response = await self._handled(handler)
         except Refusal as refusal:

@@ -1,7 +1,7 @@
 """Sessions for Tornado: `setup(app, store=...)`, and `SessionMixin` in handlers, whose `self.session` is the Session.
 
-Tornado writes headers in the middle of synchronous calls (`finish`, `redirect`, `flush`), where nothing can be awaited. So
-a stand-in takes the place of the request's HTTPConnection: it commits, then writes, and what follows queues behind it.
+Tornado writes headers in the middle of synchronous calls (`finish`, `redirect`, `flush`), where nothing can be awaited.
+So a stand-in takes the place of the request's HTTPConnection: it commits, then writes; what follows queues behind it.
 """
 
 from __future__ import annotations
@@ -121,34 +121,41 @@ class SessionMixin:
 
     async def _execute(self, transforms: list[Any], *args: bytes, **kwargs: bytes) -> None:
         """Serve one request: the whole of it, whatever `prepare` of the application does."""
-        handler, execute = cast("Any", self), cast("Any", super())._execute
+        handler, execute = cast("Any", self), cast("Any", super())._execute  # noqa: SLF001 - `prepare` is overridden
+        try:
+            outgoing = await self._begun()
+        except Exception as error:  # noqa: BLE001 - nothing around us answers what we raise
+            _make_ready(handler, transforms)
+            handler.log_exception(type(error), error, error.__traceback__)
+            handler.send_error(500, exc_info=(type(error), error, error.__traceback__))
+            return
+        if isinstance(outgoing, Reply):
+            _make_ready(handler, transforms)
+            _answer(handler, outgoing)
+        elif outgoing is None:
+            await execute(transforms, *args, **kwargs)
+        else:
+            setattr(self, _KEY, outgoing)
+            self.request.connection = outgoing
+            try:
+                await outgoing.run(execute(transforms, *args, **kwargs))
+            finally:
+                await outgoing.leave()
+
+    async def _begun(self) -> Outgoing | Reply | None:
         sessions = self.application.settings.get(_KEY)
         if not isinstance(sessions, Sessions):
             raise ConfigError(_missing(self.request.path))
         incoming = _request_of(self.request)
         if sessions.manager.excludes(incoming.path):
-            reply = sessions.manager.screen(incoming)
-            if reply is None:
-                await execute(transforms, *args, **kwargs)
-            else:
-                _refuse(handler, transforms, reply)
-            return
+            return sessions.manager.screen(incoming)
         session = await sessions.exchange.begin(incoming)
-        if isinstance(session, Reply):
-            _refuse(handler, transforms, session)
-            return
-        outgoing = Outgoing(sessions, session, handler)
-        setattr(self, _KEY, outgoing)
-        self.request.connection = outgoing
-        try:
-            await outgoing.run(execute(transforms, *args, **kwargs))
-        finally:
-            await outgoing.leave()
+        return session if isinstance(session, Reply) else Outgoing(sessions, session, self)
 
-    def log_exception(self, kind: Any, value: BaseException | None, traceback: Any) -> None:
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         """Log what a handler raised; a refusal is no error."""
         if not isinstance(value, Refusal):
-            cast("Any", super()).log_exception(kind, value, traceback)
+            cast("Any", super()).log_exception(typ, value, tb)
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Answer an error; a refusal with what it says."""
@@ -337,9 +344,9 @@ def require_login(
     level: int | None = None,
     fresh: bool = False,
 ) -> Any:
-    """Guard a handler's method, `prepare` too, as `@require_login` or `@require_login(within=...)`: 401, or the login page.
+    """Guard a handler's method, `prepare` too, as `@require_login` or `@require_login(within=...)`.
 
-    The method becomes one that is awaited.
+    Nobody, or nobody surely enough: 401, or the login page. The method becomes one that is awaited.
     """
 
     def guard(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -366,8 +373,8 @@ def _outgoing_of(handler: Any) -> Outgoing:
 
 def _missing(path: str) -> str:
     return (
-        f"there is no session on {path}: was setup(app, store=...) called, does the handler inherit SessionMixin before "
-        "Tornado's class, and is the path not one of exclude=[...]?"
+        f"there is no session on {path}: was setup(app, store=...) called, does the handler inherit SessionMixin "
+        "before Tornado's class, and is the path not one of exclude=[...]?"
     )
 
 
@@ -383,13 +390,12 @@ def _request_of(request: httputil.HTTPServerRequest) -> Request:
     )
 
 
-def _refuse(handler: Any, transforms: list[Any], reply: Reply) -> None:
-    """Answer before the handler does anything: it is Tornado's own preparation that is made up for."""
+def _make_ready(handler: Any, transforms: list[Any]) -> None:
+    """Do what Tornado's own `_execute` does first, where it is not called: a handler that answers needs it."""
     handler._transforms = transforms  # noqa: SLF001
     prepared = handler._prepared_future  # noqa: SLF001
     if prepared is not None and not prepared.done():
         prepared.set_result(None)  # a streamed body may come; nobody reads it
-    _answer(handler, reply)
 
 
 def _answer(handler: Any, reply: Reply) -> None:
