@@ -22,6 +22,7 @@ COMMANDS = {
     "flask": ["-m", "flask", "--app", "{folder}/app.py", "run", "--port", "{port}"],
     "quart": ["-m", "quart", "--app", "{folder}/app.py", "run", "--port", "{port}"],
     "starlette": UVICORN,
+    "tornado": ["{folder}/app.py", "{port}"],
 }
 """How each is started, after `python`."""
 WITH_FORMS_OF_THEIR_OWN = {"django", "pyramid"}
