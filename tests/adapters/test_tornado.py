@@ -252,6 +252,20 @@ def test_our_guard_stands_before_methods_that_are_awaited_or_not(
     assert browser.get("/guards").json()["error"] == "reauth_required"
 
 
+def test_a_refusal_takes_back_what_the_handler_had_said(serve: Callable[..., Home]) -> None:
+    class Hasty(Told, RequestHandler):
+        """Speaks before it asks."""
+
+        def get(self) -> None:
+            """Speak, then ask."""
+            self.set_header("X-Secret", "1")
+            self.write("secret")
+            self.session.require_login()
+
+    answer = serve(("/hasty", Hasty)).browser().get("/hasty")
+    assert (answer.status, answer.json(), answer.header("x-secret")) == (401, {"error": "login_required"}, None)
+
+
 def test_tornados_own_guard_asks_our_session(serve: Callable[..., Home]) -> None:
     class Own(Told, RequestHandler):
         """Guarded by Tornado."""

@@ -189,7 +189,7 @@ class Connection:
             return
         outcome = self.session.visit.outcome
         if outcome is not None:
-            if outcome.cookies:  # settled after the handler: whoever changed the headers since has not seen the cookie
+            if outcome.cookies:  # settled after the handler: what was put into headers since may not overrule ours
                 await self._settle(response)
             return
         self._response = response
@@ -238,9 +238,6 @@ class Connection:
         if isinstance(answer, Reply):
             return answer
         if answer is not headers:
-            outcome = self.session.visit.outcome
-            if outcome is not None and outcome.cookies:
-                response.cookies.pop(self.sessions.name, None)
             response.headers.clear()
             for name, value in answer:
                 response.headers.add(_text(name), _text(value))
