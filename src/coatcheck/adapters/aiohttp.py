@@ -274,8 +274,8 @@ class Sent(web.StreamResponse):
 
     @property
     def prepared(self) -> bool:
-        """Whether it began."""
-        return True
+        """Whether it began; while it is being made, aiohttp wants it not to have."""
+        return hasattr(self, "_file")
 
     @property
     def keep_alive(self) -> bool | None:
