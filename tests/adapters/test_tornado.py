@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import socket
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -19,7 +21,7 @@ from coatcheck.testing.drivers import until
 from coatcheck.testing.flaky import FlakyStore
 from coatcheck.testing.probe import Cart
 
-from .loopback import LoopbackDriver
+from .loopback import LoopbackDriver, read
 from .probe_tornado import Told, TornadoServer
 
 RENEW = 16 * 60.0
@@ -334,6 +336,32 @@ def test_a_stream_whose_start_cannot_be_stored_is_told_that_its_client_left(serv
     assert home.browser().get("/stream").text == "secretsecret toomoremore"
 
 
+def test_a_replaced_stream_leaves_its_connection_clean(serve: Callable[..., Home]) -> None:
+    class Stream(Told, RequestHandler):
+        """Writes on, whatever it is told."""
+
+        async def get(self) -> None:
+            """Write at once, and later."""
+            self.session["a"] = 1
+            self.write("secret")
+            self.flush()
+            self.write("secret too")
+            self.flush()
+            await asyncio.sleep(0.05)
+            self.write("and more")
+
+    home = serve(("/stream", Stream))
+    home.trouble.fail("commit")
+    with socket.create_connection(("127.0.0.1", home.driver.port), 5) as connection:
+        stream = connection.makefile("rb")
+        for path, status in (("/stream", 503), ("/me", 200)):
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: testserver\r\n\r\n".encode())
+            answer = read(stream, "GET", lambda _: None, last=False)
+            assert (answer.status, "secret" in answer.text) == (status, False)
+            time.sleep(0.1)
+        stream.close()
+
+
 def test_a_head_request_gets_no_body_either(serve: Callable[..., Home]) -> None:
     class Write(Told, RequestHandler):
         """Writes."""
@@ -449,10 +477,10 @@ class Chat(Told, WebSocketHandler):
 
 def test_what_a_socket_writes_at_its_ends_is_kept(serve: Callable[..., Home]) -> None:
     browser = serve(("/chat", Chat, {"late": []})).browser(logged_in=True)
-    socket = browser.connect("/chat?prepare=1")
-    socket.send("hello")
-    assert socket.receive() == "hello"
-    socket.close()
+    chat = browser.connect("/chat?prepare=1")
+    chat.send("hello")
+    assert chat.receive() == "hello"
+    chat.close()
     assert browser.get("/me").json() == {"user": "alice", "prepare": 1, "open": 1, "close": 1}
 
 
@@ -460,26 +488,26 @@ def test_a_handshake_that_cannot_be_stored_is_a_503(serve: Callable[..., Home]) 
     home = serve(("/chat", Chat, {"late": []}))
     browser = home.browser(logged_in=True)
     home.trouble.fail("commit")
-    socket = browser.connect("/chat?prepare=1")
-    assert socket.denial is not None
-    assert socket.denial.status == 503
+    chat = browser.connect("/chat?prepare=1")
+    assert chat.denial is not None
+    assert chat.denial.status == 503
 
 
 def test_a_socket_is_told_why_it_is_closed(serve: Callable[..., Home]) -> None:
     late: list[Any] = []
     home = serve(("/chat", Chat, {"late": late}))
-    socket = home.browser(logged_in=True).connect("/chat")
+    chat = home.browser(logged_in=True).connect("/chat")
     home.driver.run(home.sessions.registry.revoke_all("alice"))
-    assert socket.receive() == 4401
+    assert chat.receive() == 4401
     until(lambda: late)
     assert late == [(4401, "session ended: operator")]
 
 
 def test_a_handshake_that_tornado_refuses_is_settled_once(serve: Callable[..., Home]) -> None:
     browser = serve(("/chat", Chat, {"late": []})).browser(logged_in=True)
-    socket = browser.connect("/chat?logout=1", headers={"sec-websocket-version": "99"})
-    assert socket.denial is not None
-    assert socket.denial.status == 426
+    chat = browser.connect("/chat?logout=1", headers={"sec-websocket-version": "99"})
+    assert chat.denial is not None
+    assert chat.denial.status == 426
     assert browser.get("/me").json()["user"] is None
 
 
