@@ -166,14 +166,23 @@ async def test_a_cookie_of_our_name_gives_way_and_others_stay() -> None:
 async def test_a_mounted_application_shares_the_session_of_the_one_around_it(twice: bool) -> None:
     store = MemoryStore()
     app, admin = pages(), pages()
+
+    @web.middleware
+    async def around(request: web.Request, handler: Any) -> web.StreamResponse:
+        session_of(request)["seen"] = 1
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    app.middlewares.append(around)
     setup(app, store=store)
     if twice:
         setup(admin, store=store)
     app.add_subapp("/admin/", admin)
     async with served(app) as client:
-        answers = [await (await client.get(path)).json() for path in ("/visits", "/admin/visits", "/visits")]
-        assert answers == [1, 2, 3]
-        assert (await client.get("/admin/nowhere")).status == 404
+        assert len(cookies(await client.get("/admin/visits"))) == 1
+        assert len(store.find(Query()).items) == 1
+        answers = [await (await client.get(path)).json() for path in ("/admin/visits", "/visits", "/admin/visits")]
+        assert answers == [2, 3, 4]
 
 
 @pytest.mark.parametrize("streams", [False, True])
