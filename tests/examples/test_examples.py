@@ -18,10 +18,12 @@ ALICE = {"user": "alice", "password": "wonderland"}
 UVICORN = ["-m", "uvicorn", "--app-dir", "{folder}", "app:app", "--port", "{port}"]
 
 COMMANDS = {
+    "aiohttp": ["{folder}/app.py", "{port}"],
     "fastapi": UVICORN,
     "flask": ["-m", "flask", "--app", "{folder}/app.py", "run", "--port", "{port}"],
     "quart": ["-m", "quart", "--app", "{folder}/app.py", "run", "--port", "{port}"],
     "starlette": UVICORN,
+    "tornado": ["{folder}/app.py", "{port}"],
 }
 """How each is started, after `python`."""
 WITH_FORMS_OF_THEIR_OWN = {"django", "pyramid"}
