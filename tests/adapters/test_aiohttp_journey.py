@@ -43,7 +43,3 @@ class TestAiohttpOnSqlite(OnSqlite, Aiohttp):
 
 class TestAiohttpBodiesOnMemory(OnMemory, AiohttpBodies):
     """AiohttpBodies on memory."""
-
-
-class TestAiohttpBodiesOnSqlite(OnSqlite, AiohttpBodies):
-    """AiohttpBodies on SQLite."""

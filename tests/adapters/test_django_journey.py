@@ -58,10 +58,6 @@ class TestAsyncViewsUnderAsgiOnMemory(OnMemory, Asgi):
     """Async views, where they are at home."""
 
 
-class TestAsyncViewsUnderAsgiOnSqlite(OnSqlite, Asgi):
-    """Async views, where they are at home."""
-
-
 class TestSyncViewsUnderAsgiOnMemory(OnMemory, Asgi):
     """Sync views, each in a thread."""
 

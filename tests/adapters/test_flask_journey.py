@@ -54,9 +54,5 @@ class TestFlaskAwaitedOnMemory(OnMemory, FlaskAwaited):
     """FlaskAwaited on memory."""
 
 
-class TestFlaskAwaitedOnSqlite(OnSqlite, FlaskAwaited):
-    """FlaskAwaited on SQLite."""
-
-
 class TestFlaskNearMemory(OnMemory, FlaskNear):
     """FlaskNear before memory."""

@@ -38,7 +38,3 @@ class TestTornadoOnSqlite(OnSqlite, Tornado):
 
 class TestTornadoSyncOnMemory(OnMemory, TornadoSync):
     """TornadoSync on memory."""
-
-
-class TestTornadoSyncOnSqlite(OnSqlite, TornadoSync):
-    """TornadoSync on SQLite."""
