@@ -19,6 +19,7 @@ UVICORN = ["-m", "uvicorn", "--app-dir", "{folder}", "app:app", "--port", "{port
 COMMANDS = {
     "fastapi": UVICORN,
     "flask": ["-m", "flask", "--app", "{folder}/app.py", "run", "--port", "{port}"],
+    "litestar": UVICORN,
     "quart": ["-m", "quart", "--app", "{folder}/app.py", "run", "--port", "{port}"],
     "starlette": UVICORN,
 }
