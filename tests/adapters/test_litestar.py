@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -766,3 +767,21 @@ def test_litestars_flashes_are_shown_once_over_a_redirect_and_a_login(store: Mem
         assert client.post("/in", headers=OURS).text == "info: saved;info: welcome;"
         assert client.get("/me").text == "alice"
         assert client.get("/data").json() == {}
+
+
+def test_the_store_that_a_url_opened_is_closed_with_the_application(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shut, count = SessionMiddleware.shut, []
+
+    async def counted(middleware: SessionMiddleware) -> None:
+        count.append(1)
+        await shut(middleware)
+
+    monkeypatch.setattr(SessionMiddleware, "shut", counted)
+    client = client_of(f"sqlite:///{tmp_path / 'sessions.db'}")
+    for times in (1, 2):
+        with client:
+            assert client.post("/login", headers=OURS).status_code == 200
+            assert client.get("/me").text == "alice"
+        assert len(count) == times

@@ -89,7 +89,7 @@ class CoatcheckPlugin(InitPluginProtocol):
             _stand_before_router(app, middleware)
 
         app_config.middleware.append(DefineMiddleware(_SessionsAreHere))
-        app_config.on_startup.insert(0, start)
+        app_config.on_startup.append(start)
         app_config.on_shutdown.append(middleware.shut)
         app_config.exception_handlers.setdefault(Refusal, refusal_response)
         if app_config.openapi_config is not None:
