@@ -21,7 +21,7 @@ from litestar.middleware import AbstractAuthenticationMiddleware, Authentication
 from litestar.middleware.session.client_side import CookieBackendConfig
 from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.spec import Components
+from litestar.openapi.spec import Components, SecurityScheme
 from litestar.plugins.flash import FlashConfig, FlashPlugin, flash
 from litestar.response import Redirect, ServerSentEvent, Stream, Template
 from litestar.security.session_auth import SessionAuth
@@ -162,6 +162,15 @@ def test_the_openapi_document_has_the_live_name(store: MemoryStore) -> None:
         document = client_of(store, how, openapi_config=OPENAPI).app.openapi_schema.to_schema()
         assert document["components"]["securitySchemes"]["session"]["name"] == name
         assert document["paths"]["/me"]["get"]["security"] == [{"session": []}]
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_the_openapi_document_keeps_what_an_application_says_itself(store: MemoryStore, listed: bool) -> None:
+    key = Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")})
+    config = OpenAPIConfig(title="shop", version="1", components=[key] if listed else key)
+    document = client_of(store, openapi_config=config).app.openapi_schema.to_schema()
+    assert set(document["components"]["securitySchemes"]) == {"key", "session"}
+    assert config.components == ([key] if listed else key), "one configuration may serve two applications"
 
 
 def test_an_application_may_start_more_than_once() -> None:
@@ -313,6 +322,29 @@ def test_set_session_takes_a_value_of_the_applications_own(store: MemoryStore) -
     with client_of(store, None, cart) as client:
         client.post("/cart", headers=OURS)
         assert client.get("/data").json() == {"items": ["hat"]}
+
+
+def test_what_is_written_after_set_session_was_settled_is_kept_beside_it(store: MemoryStore) -> None:
+    @post("/both")
+    async def both(request: AnyRequest) -> Response[None]:
+        request.set_session({"other": 2})
+        return Response(None, background=BackgroundTask(session_of(request).update, late=1))
+
+    with client_of(store, None, both) as client:
+        client.cookies.set(*sign_in(store, "alice", data={"k": 1}))
+        client.post("/both", headers=OURS)
+        assert client.get("/data").json() == {"other": 2, "late": 1}
+
+
+def test_a_session_set_to_nothing_is_ended(store: MemoryStore) -> None:
+    @post("/nothing")
+    async def nothing(request: AnyRequest) -> None:
+        request.scope["session"] = None
+
+    with client_of(store, None, nothing) as client:
+        client.cookies.set(*sign_in(store, "alice"))
+        assert client.post("/nothing", headers=OURS).status_code == 201
+        assert Registry(store).find("alice").items == ()
 
 
 def test_a_session_cleared_behind_the_response_is_ended_all_the_same(store: MemoryStore) -> None:
