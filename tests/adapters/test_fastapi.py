@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Annotated, Any
 
+import fastapi
 import pytest
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import StreamingResponse
@@ -16,12 +17,16 @@ from coatcheck.testing import Clock, sign_in
 HTTPS = "https://testserver"
 OURS = {"Sec-Fetch-Site": "same-origin"}
 late: list[str] = []
+BEHIND = tuple(int(part) for part in fastapi.__version__.split(".")[:2]) >= (0, 118)
+"""Whether a dependency cleans up behind the response; FastAPI up to 0.117 had it done before."""
 
 
 def cleaned_up(session: CurrentSession) -> Iterator[Session]:
     """Give the session, and write when the response is on its way (F6)."""
     yield session
     session["cleanup"] = "kept"
+    if not session.settled:
+        return
     try:
         session.login("mallory")
     except Exception as error:  # noqa: BLE001 - its name is what the test looks at
@@ -185,7 +190,7 @@ def test_a_dependency_that_cleans_up_may_write_but_not_log_in(client: TestClient
     client.cookies.set(*sign_in(store, "alice"))
     assert client.get("/cleanup").json() == "alice"
     assert client.get("/r/data").json() == {"cleanup": "kept"}
-    assert late == ["SettledError"]
+    assert late == (["SettledError"] if BEHIND else [])
     assert client.get("/me").json() == "alice"
 
 

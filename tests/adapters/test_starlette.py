@@ -326,6 +326,25 @@ def test_files_ranges_and_etags_pass_and_a_renewal_waits(store: MemoryStore, tmp
     assert "set-cookie" in client.get("/me").headers
 
 
+def test_a_cache_inside_that_keeps_what_it_sent_keeps_no_cookie(store: MemoryStore) -> None:
+    kept: list[Any] = []
+
+    class Cache:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            async def keeping(message: Any) -> None:
+                kept.append(message)
+                await send(message)
+
+            await self.app(scope, receive, keeping)
+
+    client = TestClient(app_of(store=store, inside=(Middleware(Cache),)), base_url=HTTPS, headers=OURS)
+    assert "set-cookie" in client.post("/login", follow_redirects=False).headers
+    assert "__Host-coat" not in repr(kept)
+
+
 def test_a_background_task_writes_and_a_late_login_raises(store: MemoryStore) -> None:
     def work(request: Request) -> None:
         session_of(request)["late"] = "kept"
@@ -465,6 +484,20 @@ def test_a_socket_of_the_test_client_is_accepted_saves_and_closes_on_revocation(
         with pytest.raises(WebSocketDisconnect) as closed:
             socket.receive_text()
         assert closed.value.code == 4401
+
+
+def test_what_an_application_accepts_a_socket_with_stays_as_it_was(store: MemoryStore) -> None:
+    accepting = {"type": "websocket.accept", "headers": []}
+
+    async def first(websocket: WebSocket) -> None:
+        assert session_of(websocket).subject is None
+        await websocket.send(accepting)
+        await websocket.close()
+
+    client = TestClient(app_of(WebSocketRoute("/ws", first), store=store), base_url=HTTPS)
+    with client.websocket_connect("/ws", headers={"origin": HTTPS}) as socket:
+        assert socket.extra_headers == [(b"vary", b"Cookie")]
+    assert accepting == {"type": "websocket.accept", "headers": []}
 
 
 def test_a_socket_of_nobody_is_denied_by_the_application_and_of_a_stranger_by_us(store: MemoryStore) -> None:

@@ -21,6 +21,7 @@ COMMANDS = {
     "aiohttp": ["{folder}/app.py", "{port}"],
     "fastapi": UVICORN,
     "flask": ["-m", "flask", "--app", "{folder}/app.py", "run", "--port", "{port}"],
+    "litestar": UVICORN,
     "quart": ["-m", "quart", "--app", "{folder}/app.py", "run", "--port", "{port}"],
     "starlette": UVICORN,
     "tornado": ["{folder}/app.py", "{port}"],

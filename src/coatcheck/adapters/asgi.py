@@ -155,10 +155,9 @@ class Http:
             self._replaced = True
             await _send_reply(self._send, answer, "http.response")
             return
-        message["headers"] = answer
         if self.session.visit.record is not None and _is_event_stream(answer):
             self.watch = self.middleware.watching.over(self.session, self._end)
-        await self._send(message)
+        await self._send({**message, "headers": answer})  # a copy: a cache inside of us may keep what it sent
 
     async def receive(self) -> Message:
         """Return the next message of the client; a stream whose session ended looks disconnected."""
@@ -202,9 +201,7 @@ class WebSocket:
                 self._replaced = True
                 await _refuse(self._scope, self._send, answer)
                 return
-            if kind != "websocket.close":
-                message["headers"] = answer
-            await self._send(message)
+            await self._send(message if kind == "websocket.close" else {**message, "headers": answer})
             if kind == "websocket.accept" and session.visit.record is not None:
                 self.watch = self.middleware.watching.over(session, self._close)
             return
@@ -261,7 +258,8 @@ def _connection_of(request: Any) -> Http | WebSocket:
         return connection
     message = (
         f"there is no session on {scope.get('path', 'this connection')}: is SessionMiddleware installed around the "
-        "application, and is the path not one of exclude=[...]?"
+        "application (a plugin begins with the lifespan: use a test client in a `with` block), and is the path not one "
+        "of exclude=[...]?"
     )
     raise ConfigError(message)
 

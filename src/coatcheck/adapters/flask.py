@@ -23,8 +23,8 @@ from ..core.errors import ConfigError, Refusal
 from ..core.manager import SessionManager
 from ..core.model import Level, Record, Reply
 from ..core.policies import DAY, timeouts
-from ..core.session import All, Session, Typed
-from ..core.settings import Keywords
+from ..core.session import Session, Typed
+from ..core.settings import Keywords, carrying
 from ..flow.registry import Registry
 from ..flow.sync import Exchange, Store
 from ..stores.faces import keys_of, store_of
@@ -397,16 +397,7 @@ def managed(manager: SessionManager | None, settings: dict[str, Any]) -> Session
             message = f"give the manager or settings, not both (found {', '.join(sorted(settings))})"
             raise ConfigError(message)
         return manager
-    carry = settings.get("carry", ())
-    if isinstance(carry, Mapping):
-        settings["carry"] = {**dict.fromkeys(OWN_KEYS, _anything), **carry}
-    elif not isinstance(carry, All | str):
-        settings["carry"] = {*carry, *OWN_KEYS}
-    return SessionManager(**settings)
-
-
-def _anything(_: Any) -> bool:
-    return True
+    return SessionManager(**carrying(settings, OWN_KEYS))
 
 
 # -- responses ---------------------------------------------------------------------------------------------------------

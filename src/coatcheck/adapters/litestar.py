@@ -7,35 +7,48 @@ application starts, so that a 404 and a 405 pass through us, too, and stays insi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from copy import copy
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from litestar import Litestar, Request, Response
+from litestar import Litestar, Request, Response, WebSocket
 from litestar.config.app import AppConfig
 from litestar.connection import ASGIConnection
-from litestar.exceptions import NotAuthorizedException
+from litestar.exceptions import NotAuthorizedException, WebSocketException
+from litestar.handlers import ASGIRouteHandler, BaseRouteHandler
+from litestar.middleware import DefineMiddleware
+from litestar.middleware.session import SessionMiddleware as LitestarsMiddleware
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.plugins import InitPluginProtocol
-from litestar.types import Empty
+from litestar.security.session_auth.middleware import MiddlewareWrapper
+from litestar.types import ASGIApp, Empty
+from litestar.types import Scope as LitestarsScope
 
 from ..core import typed
 from ..core.errors import DataError, Refusal
 from ..core.manager import SessionManager
 from ..core.session import Session
-from ..core.settings import Keywords
-from .asgi import Message, Receive, Scope, Send, SessionMiddleware, exchange_of, session_of
+from ..core.settings import Keywords, carrying
+from .asgi import ENDED_CODE, Message, Receive, Scope, Send, SessionMiddleware, exchange_of, session_of
 
 if TYPE_CHECKING:
-    from litestar.handlers import BaseRouteHandler
-
     from ..flow.async_ import AsyncStore
     from ..flow.async_keys import AsyncKeys
 
-__all__ = ["SECURITY", "CoatcheckPlugin", "exchange_of", "refusal_response", "require_login", "session_of"]
+__all__ = [
+    "SECURITY",
+    "CoatcheckPlugin",
+    "exchange_of",
+    "provide_session",
+    "refusal_response",
+    "require_login",
+    "session_of",
+]
 
 SECURITY: dict[str, list[str]] = {"session": []}
 """What a route that needs a login says to OpenAPI: `@get("/me", security=[SECURITY])`."""
+OWN_KEYS = frozenset({"_messages"})
+"""The key of Litestar's flash messages, which moves into a login, whatever `carry` says."""
 
 
 class CoatcheckPlugin(InitPluginProtocol):
@@ -65,7 +78,7 @@ class CoatcheckPlugin(InitPluginProtocol):
             watch_every=watch_every,
             watch_recheck=watch_recheck,
             keys=keys,
-            **cast("Any", {**({} if manager is not None else more), **settings}),
+            **cast("Any", settings if manager is not None else carrying({**more, **settings}, OWN_KEYS)),
         )
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
@@ -75,7 +88,8 @@ class CoatcheckPlugin(InitPluginProtocol):
         def start(app: Litestar) -> None:
             _stand_before_router(app, middleware)
 
-        app_config.on_startup.insert(0, start)
+        app_config.middleware.append(DefineMiddleware(_SessionsAreHere))
+        app_config.on_startup.append(start)
         app_config.on_shutdown.append(middleware.shut)
         app_config.exception_handlers.setdefault(Refusal, refusal_response)
         if app_config.openapi_config is not None:
@@ -83,8 +97,14 @@ class CoatcheckPlugin(InitPluginProtocol):
             ours = Components(security_schemes={"session": scheme})
             theirs = app_config.openapi_config.components
             components = [*(theirs if isinstance(theirs, list) else [theirs]), ours]
-            app_config.openapi_config = replace(app_config.openapi_config, components=components)
+            app_config.openapi_config = copy(app_config.openapi_config)
+            app_config.openapi_config.components = components
         return app_config
+
+
+async def provide_session(scope: LitestarsScope) -> Session:
+    """Inject the session, into sockets, too: `Litestar(..., dependencies={"session": provide_session})`."""
+    return session_of(scope)
 
 
 def require_login(
@@ -92,6 +112,7 @@ def require_login(
 ) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Any]:
     """Return a guard that answers 401 (or sends a browser to the login page) unless somebody is logged in.
 
+    A websocket is closed with 4401 before it is accepted; its client sees 403.
     `within`: an authentication not older than that (seconds); `level`: at least that `Level`; `fresh`: of a session
     that was read from the store itself, not from a near copy.
     """
@@ -103,6 +124,8 @@ def require_login(
                 await exchange_of(connection).confirm(session)
             session.require_login(within=within, level=level)
         except Refusal as refusal:
+            if isinstance(connection, WebSocket):
+                raise WebSocketException(detail=refusal.reason, code=ENDED_CODE) from refusal
             if refusal.reply.status != 401:
                 raise
             raise NotAuthorizedException(detail=refusal.reason, headers=_headers(refusal)) from refusal
@@ -125,13 +148,23 @@ def _stand_before_router(app: Litestar, middleware: SessionMiddleware) -> None:
     """Put the middleware around what answers; a lifespan may begin more than once."""
     if middleware.app is not _unserved:
         return
-    handler: Any = app.asgi_handler
-    if app.cors_config is not None and hasattr(handler, "app"):
-        middleware.app = _reading_back(handler.app)
-        handler.app = cast("Any", middleware)
-    else:
-        middleware.app = _reading_back(handler)
+    layer: Any = app.asgi_handler
+    while layer is not None and getattr(layer, "config", None) is not app.cors_config:
+        layer = getattr(layer, "app", None)  # telemetry stands around CORS
+    if app.cors_config is None or layer is None:
+        middleware.app = _reading_back(app.asgi_handler)
         app.asgi_handler = cast("Any", middleware)
+    else:
+        middleware.app = _reading_back(layer.app)
+        layer.app = cast("Any", middleware)
+
+
+class _SessionsAreHere(LitestarsMiddleware):  # type: ignore[type-arg]
+    """Says to plugins that look for Litestar's own middleware (FlashPlugin) that there are sessions; adds nothing."""
+
+    def __new__(cls, app: ASGIApp) -> ASGIApp:  # type: ignore[misc]
+        """Return the application itself: ours stands before the router."""
+        return app
 
 
 def _reading_back(app: Any) -> Any:
@@ -167,13 +200,25 @@ def _reading_back(app: Any) -> Any:
 
 def _read_back(scope: Scope, session: Session) -> None:
     found = scope.get("session")
-    if found is session:
+    if found is session or _is_of_another(scope.get("route_handler")):
         return
     scope["session"] = session
     if found is Empty or found is None:
         session.logout()
     else:
         session.replace(found if isinstance(found, Mapping) else typed.from_type(found))
+
+
+def _is_of_another(handler: BaseRouteHandler | None) -> bool:
+    """Tell whether other session middleware stands before a handler: what it leaves in the scope is its own."""
+    if handler is None or isinstance(handler, ASGIRouteHandler):
+        return handler is not None
+    middlewares = (one.middleware if isinstance(one, DefineMiddleware) else one for one in handler.resolve_middleware())
+    return any(
+        isinstance(one, type) and issubclass(one, LitestarsMiddleware | MiddlewareWrapper)
+        for one in middlewares
+        if one is not _SessionsAreHere
+    )
 
 
 async def _unserved(_scope: Scope, _receive: Receive, _send: Send) -> None:

@@ -250,6 +250,20 @@ def settings_of(keywords: Mapping[str, Any]) -> Settings:
     return settings
 
 
+def carrying(keywords: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
+    """Return settings that also let a framework's own keys move into a login, whatever `carry` says."""
+    carry = keywords.get("carry", ())
+    if isinstance(carry, Mapping):
+        return {**keywords, "carry": {**dict.fromkeys(own, _anything), **carry}}
+    if isinstance(carry, All | str):  # everything anyway, or a mistake that check() tells
+        return dict(keywords)
+    return {**keywords, "carry": {*carry, *own}}
+
+
+def _anything(_: Any) -> bool:
+    return True
+
+
 def checked_origins(origins: Collection[str], *, insecure: bool) -> frozenset[str]:
     """Return origins as browsers spell them; plain http counts on localhost only."""
     found = frozenset(check_origin(origin) for origin in origins)
