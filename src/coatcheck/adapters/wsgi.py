@@ -296,16 +296,37 @@ def request_of(environ: Environ) -> Request:
         environ["REQUEST_METHOD"],
         environ["wsgi.url_scheme"],
         path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace"),
-        [
-            (name[5:].replace("_", "-").lower().encode("ascii", "replace"), value.encode("latin-1", "replace"))
-            for name, value in environ.items()
-            if name.startswith("HTTP_")
-        ],
+        headers_of(environ),
         environ.get("QUERY_STRING", ""),
         environ.get("REMOTE_ADDR") or None,
         # a server that hands sockets to WSGI applications (gevent, Flask-Sock) shows their handshake as a plain GET
         "websocket" if environ.get("HTTP_UPGRADE", "").lower() == "websocket" else "http",
     )
+
+
+_ORDINARY = """
+accept accept-encoding accept-language authorization cache-control connection content-disposition cookie dnt expect
+forwarded from host if-match if-modified-since if-none-match if-range if-unmodified-since keep-alive origin pragma
+priority range referer sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest sec-fetch-mode sec-fetch-site
+sec-fetch-user sec-gpc te trailer transfer-encoding upgrade upgrade-insecure-requests user-agent via x-csrf-token
+x-csrftoken x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-proto x-real-ip x-request-id x-requested-with
+"""
+_NAMES = {f"HTTP_{name.upper().replace('-', '_')}": name.encode() for name in _ORDINARY.split()}
+"""What most requests bring, spelled once; a cache of names would be filled by whoever asks."""
+
+
+def headers_of(environ: Environ) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a request, as far as an environ keeps them."""
+    named = _NAMES.get
+    return [
+        (named(name) or _spelled(name), value.encode("latin-1", "replace"))
+        for name, value in environ.items()
+        if name.startswith("HTTP_")
+    ]
+
+
+def _spelled(name: str) -> bytes:
+    return name[5:].replace("_", "-").lower().encode("ascii", "replace")
 
 
 def start_of(reply: Reply) -> tuple[str, list[tuple[str, str]]]:

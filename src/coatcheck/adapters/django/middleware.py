@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any, TypeVar, overload
 
@@ -21,6 +22,7 @@ from ...core.errors import ConfigError, Refusal
 from ...core.model import Headers, Reply, Request
 from ...core.session import Session, Typed
 from ...flow.sync import Exchange
+from ..wsgi import headers_of
 from .engine import SessionStore
 from .site import site
 
@@ -108,8 +110,9 @@ class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]
             sent = _response(answer)
             sent._resource_closers += response._resource_closers  # noqa: SLF001
             answer = ()
-        _dress(sent, [*face.pending, *answer], {name.lower() for name, _ in given} if sent is response else set())
-        sent._resource_closers.append(lambda: exchange.close(session))  # noqa: SLF001
+        if answer is not given or face.pending:
+            _dress(sent, [*face.pending, *answer], given if sent is response else ())
+        sent._resource_closers.append(partial(exchange.close, session))  # noqa: SLF001
         return sent
 
     def _last(self, request: Any, ours: SessionStore) -> SessionStore:
@@ -157,15 +160,7 @@ def _face_of(request: HttpRequest) -> SessionStore:
 def _request(request: HttpRequest) -> Request:
     meta = request.META
     scope = getattr(request, "scope", None)  # Django joins repeated Cookie headers by commas
-    headers = (
-        scope["headers"]
-        if scope
-        else [
-            (name[5:].replace("_", "-").lower().encode("ascii", "replace"), value.encode("latin-1", "replace"))
-            for name, value in meta.items()
-            if name.startswith("HTTP_")
-        ]
-    )
+    headers = scope["headers"] if scope else headers_of(meta)
     if "HTTP_HOST" not in meta:  # Django's test client
         headers = [*headers, (b"host", str(meta.get("SERVER_NAME", "")).encode("latin-1", "replace"))]
     return Request(
@@ -183,16 +178,18 @@ def _response(reply: Reply) -> HttpResponse:
     return HttpResponse(reply.body, status=reply.status, headers=headers)
 
 
-def _dress(response: HttpResponseBase, dressed: Headers, before: set[bytes]) -> None:
+def _dress(response: HttpResponseBase, dressed: Headers, before: Headers) -> None:
     """Give a response the headers that were settled."""
-    for dropped in before - {name.lower() for name, _ in dressed}:
-        del response.headers[dropped.decode("latin-1")]
-    for raw, content in dressed:
-        name, value = raw.decode("latin-1"), content.decode("latin-1")
-        if name.lower() == "set-cookie":
-            _set_cookie(response, value)
-        elif response.headers.get(name) != value:
-            response.headers[name] = value
+    there = frozenset(before)
+    for name, _ in there.difference(dressed):
+        del response.headers[name.decode("latin-1")]
+    for pair in dressed:
+        if pair not in there:
+            name, value = pair[0].decode("latin-1"), pair[1].decode("latin-1")
+            if name == "set-cookie":
+                _set_cookie(response, value)
+            else:
+                response.headers[name.title()] = value
 
 
 def _set_cookie(response: HttpResponseBase, line: str) -> None:
