@@ -26,7 +26,7 @@ from django.utils.module_loading import import_string  # type: ignore[import-unt
 
 from ...core import tokens
 from ...core.errors import ConfigError, StoreError
-from ...core.model import Reply, Request
+from ...core.model import Headers, Reply, Request
 from ...core.session import Lasting, Session
 from ...flow.sync import Exchange
 from .site import site
@@ -40,15 +40,16 @@ PURGE_ROWS: Final = 1000
 class SessionStore(SessionBase):  # type: ignore[misc]
     """A session as Django and its applications expect it; `inner` is the coatcheck Session."""
 
+    _inner: Session | None = None
+    _exchange: Exchange | None = None
+    _key: str | None = None
+    _excluded = ""
+    _bound = False
+    pending: Headers = ()
+    accessed = modified = False
+
     def __init__(self, session_key: str | None = None) -> None:
         """Open nothing yet."""
-        self._inner: Session | None = None
-        self._exchange: Exchange | None = None
-        self._key: str | None = None
-        self._excluded = ""
-        self._bound = False
-        self.pending: list[tuple[bytes, bytes]] = []
-        self.accessed = self.modified = False
         if session_key is not None:
             self._set_token(session_key)
 
@@ -82,7 +83,8 @@ class SessionStore(SessionBase):  # type: ignore[misc]
     @property
     def exchange(self) -> Exchange:
         """The exchange that this session is stored by."""
-        return self._opened()[0]
+        exchange = self._exchange
+        return self._opened()[0] if exchange is None else exchange
 
     @property
     def is_open(self) -> bool:
@@ -132,7 +134,7 @@ class SessionStore(SessionBase):  # type: ignore[misc]
         if isinstance(answer, Reply):
             message = "the session could not be saved: the store does not answer, or it was renewed or ended meanwhile"
             raise StoreError(message)
-        self.pending += answer
+        self.pending = [*self.pending, *answer]
         visit.bare = visit.bare or ended
         visit.wanted = False
         if known and visit.record is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from http.cookies import Morsel
 from importlib import import_module
 from typing import Any, TypeVar, overload
 
@@ -22,7 +23,7 @@ from ...core.errors import ConfigError, Refusal
 from ...core.model import Headers, Reply, Request
 from ...core.session import Session, Typed
 from ...flow.sync import Exchange
-from ..wsgi import headers_of
+from ..wsgi import EnvironHeaders, cookies_of
 from .engine import SessionStore
 from .site import site
 
@@ -109,9 +110,8 @@ class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]
         if isinstance(answer, Reply):
             sent = _response(answer)
             sent._resource_closers += response._resource_closers  # noqa: SLF001
-            answer = ()
-        if answer is not given or face.pending:
-            _dress(sent, [*face.pending, *answer], given if sent is response else ())
+            answer = given = []
+        _dress(sent, [*face.pending, *answer] if face.pending else answer, given)
         sent._resource_closers.append(partial(exchange.close, session))  # noqa: SLF001
         return sent
 
@@ -160,7 +160,7 @@ def _face_of(request: HttpRequest) -> SessionStore:
 def _request(request: HttpRequest) -> Request:
     meta = request.META
     scope = getattr(request, "scope", None)  # Django joins repeated Cookie headers by commas
-    headers = scope["headers"] if scope else headers_of(meta)
+    headers: Headers = scope["headers"] if scope else EnvironHeaders(meta)
     if "HTTP_HOST" not in meta:  # Django's test client
         headers = [*headers, (b"host", str(meta.get("SERVER_NAME", "")).encode("latin-1", "replace"))]
     return Request(
@@ -170,6 +170,7 @@ def _request(request: HttpRequest) -> Request:
         headers,
         meta.get("QUERY_STRING", ""),
         meta.get("REMOTE_ADDR") or None,
+        cookies=None if scope else cookies_of(meta),
     )
 
 
@@ -180,16 +181,18 @@ def _response(reply: Reply) -> HttpResponse:
 
 def _dress(response: HttpResponseBase, dressed: Headers, before: Headers) -> None:
     """Give a response the headers that were settled."""
-    there = frozenset(before)
-    for name, _ in there.difference(dressed):
-        del response.headers[name.decode("latin-1")]
-    for pair in dressed:
-        if pair not in there:
-            name, value = pair[0].decode("latin-1"), pair[1].decode("latin-1")
-            if name == "set-cookie":
-                _set_cookie(response, value)
-            else:
-                response.headers[name.title()] = value
+    count = len(before)
+    if dressed[:count] == before:  # most get one more, if any
+        dressed = dressed[count:]
+    else:
+        for raw, _ in before:
+            del response.headers[raw.decode("latin-1")]
+    for raw, content in dressed:
+        name, value = raw.decode("latin-1"), content.decode("latin-1")
+        if name == "set-cookie":
+            _set_cookie(response, value)
+        else:
+            response.headers[name] = value
 
 
 def _set_cookie(response: HttpResponseBase, line: str) -> None:
@@ -209,4 +212,16 @@ def _set_cookie(response: HttpResponseBase, line: str) -> None:
         httponly="httponly" in given,
         samesite=given.get("samesite"),
     )
-    response.cookies[name]["expires"] = given.get("expires", "")
+    written = response.cookies[name]
+    written["expires"] = given.get("expires", "")
+    if "partitioned" in given:
+        response.cookies[name] = partitioned = PartitionedMorsel()
+        partitioned.set(name, value, written.coded_value)
+        partitioned.update({**written, "partitioned": True})
+
+
+class PartitionedMorsel(Morsel[str]):
+    """A cookie with an attribute that Python learnt in 3.14 and Django not yet."""
+
+    _reserved = {**Morsel._reserved, "partitioned": "Partitioned"}  # type: ignore[attr-defined]  # noqa: SLF001, RUF012
+    _flags = {*Morsel._flags, "partitioned"}  # type: ignore[attr-defined]  # noqa: SLF001, RUF012
