@@ -19,6 +19,7 @@ from django.contrib.sessions.middleware import SessionMiddleware as DjangoMiddle
 from django.http import HttpRequest, HttpResponse  # type: ignore[import-untyped]
 from django.http.response import HttpResponseBase  # type: ignore[import-untyped]
 
+from ...core.cookies import added
 from ...core.errors import ConfigError, Refusal
 from ...core.model import Headers, Reply, Request
 from ...core.session import Session, Typed
@@ -181,13 +182,11 @@ def _response(reply: Reply) -> HttpResponse:
 
 def _dress(response: HttpResponseBase, dressed: Headers, before: Headers) -> None:
     """Give a response the headers that were settled."""
-    count = len(before)
-    if dressed[:count] == before:  # most get one more, if any
-        dressed = dressed[count:]
-    else:
+    more = added(dressed, before)
+    if more is None:
         for raw, _ in before:
             del response.headers[raw.decode("latin-1")]
-    for raw, content in dressed:
+    for raw, content in dressed if more is None else more:
         name, value = raw.decode("latin-1"), content.decode("latin-1")
         if name == "set-cookie":
             _set_cookie(response, value)
