@@ -301,7 +301,7 @@ def request_of(environ: Environ) -> Request:
         environ.get("REMOTE_ADDR") or None,
         # a server that hands sockets to WSGI applications (gevent, Flask-Sock) shows their handshake as a plain GET
         "websocket" if environ.get("HTTP_UPGRADE", "").lower() == "websocket" else "http",
-        cookies_of(environ),
+        cookie_of(environ),
     )
 
 
@@ -352,7 +352,7 @@ class EnvironHeaders(Sequence[tuple[bytes, bytes]]):
         return self._found
 
 
-def cookies_of(environ: Environ) -> bytes:
+def cookie_of(environ: Environ) -> bytes:
     """Return the Cookie header."""
     found: str = environ.get("HTTP_COOKIE", "")
     return found.encode("latin-1", "replace")

@@ -157,7 +157,7 @@ class SessionManager:
                 return reply
         if request.method == "OPTIONS" and request.header(b"access-control-request-method"):
             return Absent.PREFLIGHT  # browsers send it without cookies (Fetch section 4.8): it is about nobody
-        header = request.cookies
+        header = request.cookie
         if header is None:
             header = b""
             for name, line in request.headers:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from http.cookies import Morsel
 from importlib import import_module
 from typing import Any, TypeVar, overload
 
@@ -24,7 +23,7 @@ from ...core.errors import ConfigError, Refusal
 from ...core.model import Headers, Reply, Request
 from ...core.session import Session, Typed
 from ...flow.sync import Exchange
-from ..wsgi import EnvironHeaders, cookies_of
+from ..wsgi import EnvironHeaders, cookie_of
 from .engine import SessionStore
 from .site import site
 
@@ -171,7 +170,7 @@ def _request(request: HttpRequest) -> Request:
         headers,
         meta.get("QUERY_STRING", ""),
         meta.get("REMOTE_ADDR") or None,
-        cookies=None if scope else cookies_of(meta),
+        cookie=None if scope else cookie_of(meta),
     )
 
 
@@ -213,14 +212,5 @@ def _set_cookie(response: HttpResponseBase, line: str) -> None:
     )
     written = response.cookies[name]
     written["expires"] = given.get("expires", "")
-    if "partitioned" in given:
-        response.cookies[name] = partitioned = PartitionedMorsel()
-        partitioned.set(name, value, written.coded_value)
-        partitioned.update({**written, "partitioned": True})
-
-
-class PartitionedMorsel(Morsel[str]):
-    """A cookie with an attribute that Python learnt in 3.14 and Django not yet."""
-
-    _reserved = {**Morsel._reserved, "partitioned": "Partitioned"}  # type: ignore[attr-defined]  # noqa: SLF001, RUF012
-    _flags = {*Morsel._flags, "partitioned"}  # type: ignore[attr-defined]  # noqa: SLF001, RUF012
+    if "partitioned" in given:  # Python's cookies know no such attribute before 3.14, and Django's none at all
+        written["samesite"] += "; Partitioned"
