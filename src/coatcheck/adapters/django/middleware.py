@@ -90,7 +90,7 @@ class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Answer with a refusal that the view raised."""
-        return _response(exception.reply) if isinstance(exception, Refusal) else None
+        return refusal_response(exception) if isinstance(exception, Refusal) else None
 
     def settle(self, request: Any, response: HttpResponseBase) -> HttpResponseBase:
         """Commit what the exchange leaves, and return the response that goes out."""
@@ -155,6 +155,14 @@ def _face_of(request: HttpRequest) -> SessionStore:
     ours = "coatcheck.adapters.django.SessionMiddleware"
     message = f"there is no session of ours on {request.path}: put {ours} into MIDDLEWARE"
     raise ConfigError(message)
+
+
+def refusal_response(refusal: Refusal) -> HttpResponse:
+    """Return the answer that a refusal stands for; a view may just raise it, a middleware catches it and returns this.
+
+    Django asks nobody what to make of an exception that a middleware raises.
+    """
+    return _response(refusal.reply)
 
 
 def _request(request: HttpRequest) -> Request:
