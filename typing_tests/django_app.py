@@ -31,7 +31,7 @@ def log_in(request: HttpRequest) -> HttpResponse:
     handle: Handle | None = session.handle
     store = SessionStore()
     token: str | None = store.session_key
-    return HttpResponse(f"{handle} {token is None} {store.exists(token)}")
+    return HttpResponse(f"{handle} {token is None} {store.exists(token)}".encode())
 
 
 def home(request: HttpRequest) -> HttpResponse:
@@ -41,7 +41,7 @@ def home(request: HttpRequest) -> HttpResponse:
     typed.data.items.append("hat")
     exchange: Exchange = exchange_of(request)
     tries: int = exchange.bump(session_of(request), "tries")
-    return HttpResponse(f"{who} {tries}")
+    return HttpResponse(f"{who} {tries}".encode())
 
 
 def end(request: HttpRequest) -> HttpResponse:
@@ -49,7 +49,7 @@ def end(request: HttpRequest) -> HttpResponse:
     exchange, session = exchange_of(request), session_of(request)
     registry = Registry(exchange.store, exchange.manager.realm)
     registry.revoke_all(session.require_login(), keep=session.handle)
-    return HttpResponse("ended")
+    return HttpResponse(b"ended")
 
 
 async def later(_request: HttpRequest) -> HttpResponse:
@@ -57,7 +57,7 @@ async def later(_request: HttpRequest) -> HttpResponse:
     store = SessionStore()
     await store.aset("n", 1)
     await store.asave()
-    return HttpResponse("kept")
+    return HttpResponse(b"kept")
 
 
 def guarded(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:

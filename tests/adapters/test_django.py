@@ -486,6 +486,24 @@ class InTransactions:
         self.client.get("/login/")
         assert self.client.get("/private/").content.decode() == str(self.user.pk)
 
+    def test_of_two_saves_the_first_ones_cookie_goes_out(self) -> None:
+        answer = self.client.get("/savedtwice/")
+        assert self.client.cookies[COOKIE].value == answer.content.decode()
+        assert self.client.session["n"] == 1
+
+    def test_a_cache_is_not_told_to_keep_what_hands_out_a_cookie(self) -> None:
+        self.client.get("/login/")
+        answer = self.client.get("/logout/?expires=1")
+        assert "Expires" not in answer.headers
+        assert answer.headers["Cache-Control"] == "no-store"
+
+    def test_a_wish_for_a_browser_session_outlives_the_next_write(self) -> None:
+        self.client.get("/expiry/?seconds=0")
+        self.client.get("/count/")
+        record = site().store.load(handle_of(self.client.cookies[COOKIE].value))
+        assert record is not None
+        assert record.persistent is False
+
     def test_a_middleware_that_refuses_returns_the_refusal(self) -> None:
         guarded = [*settings.MIDDLEWARE, "tests.adapters.django_site.views.guarded"]
         with override_settings(MIDDLEWARE=guarded):

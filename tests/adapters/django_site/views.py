@@ -28,7 +28,7 @@ async def alog_in(request: HttpRequest) -> HttpResponse:
 
 def log_out(request: HttpRequest) -> HttpResponse:
     logout(request)
-    return HttpResponse("out")
+    return HttpResponse("out", headers={"Expires": "Thu, 01 Jan 2099 00:00:00 GMT"} if "expires" in request.GET else {})
 
 
 async def alog_out(request: HttpRequest) -> HttpResponse:
@@ -110,6 +110,13 @@ def replaced(request: HttpRequest) -> HttpResponse:
     request.session = request.session.__class__(request.session.session_key)
     request.session["replaced"] = True
     return HttpResponse("ok")
+
+
+def saved_twice(request: HttpRequest) -> HttpResponse:
+    for number in range(2):
+        request.session["n"] = number
+        request.session.save()
+    return HttpResponse(request.session.session_key)
 
 
 def swapped(request: HttpRequest) -> HttpResponse:
