@@ -63,7 +63,7 @@ class Wsgi:
         """Fill a session and keep its cookie."""
         for name, value in self._request("/fill"):
             if name.lower() == "set-cookie":
-                self._cookies += "; " + value.partition(";")[0]
+                self._cookies += "; " + value.partition(";")[0].strip()  # Django writes a space before it
 
     def close(self) -> None:
         """Leave it; nothing runs beside it."""

@@ -1,6 +1,7 @@
 """Django's own ways with a session: its session class, login, messages, test client, transactions, checks."""
 
 import contextlib
+import sys
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -15,12 +16,15 @@ from .django_site import ready
 
 ready()
 
+from django.conf import settings  # noqa: E402
 from django.contrib.auth import SESSION_KEY, get_user_model  # noqa: E402
 from django.contrib.auth.models import User  # noqa: E402
 from django.contrib.sessions.backends.base import UpdateError  # noqa: E402
 from django.core.management import call_command  # noqa: E402
+from django.core.signals import got_request_exception  # noqa: E402
 from django.db import connection, transaction  # noqa: E402
 from django.test import AsyncClient, Client, TestCase, TransactionTestCase, override_settings  # noqa: E402
+from django.views.debug import ExceptionReporter  # noqa: E402
 
 from coatcheck import MemoryStore, Registry  # noqa: E402
 from coatcheck.adapters.django import SessionStore  # noqa: E402
@@ -482,6 +486,64 @@ class InTransactions:
         self.client.get("/login/")
         assert self.client.get("/private/").content.decode() == str(self.user.pk)
 
+    def test_of_two_saves_the_first_ones_cookie_goes_out(self) -> None:
+        answer = self.client.get("/savedtwice/")
+        assert self.client.cookies[COOKIE].value == answer.content.decode()
+        assert self.client.session["n"] == 1
+
+    def test_a_cache_is_not_told_to_keep_what_hands_out_a_cookie(self) -> None:
+        self.client.get("/login/")
+        answer = self.client.get("/logout/?expires=1")
+        assert "Expires" not in answer.headers
+        assert answer.headers["Cache-Control"] == "no-store"
+
+    def test_a_wish_for_a_browser_session_outlives_the_next_write(self) -> None:
+        self.client.get("/expiry/?seconds=0")
+        self.client.get("/count/")
+        record = site().store.load(handle_of(self.client.cookies[COOKIE].value))
+        assert record is not None
+        assert record.persistent is False
+
+    def test_a_middleware_that_refuses_returns_the_refusal(self) -> None:
+        guarded = [*settings.MIDDLEWARE, "tests.adapters.django_site.views.guarded"]
+        with override_settings(MIDDLEWARE=guarded):
+            assert Client().get("/who/").status_code == 401
+        self.client.get("/login/")
+        with override_settings(MIDDLEWARE=guarded):
+            assert self.who()["user"] == "ann"
+
+    def test_what_was_asked_of_the_session_before_another_took_its_place_is_done(self) -> None:
+        self.client.get("/login/")
+        token = self.client.cookies[COOKIE].value
+        self.client.get("/swapped/")
+        assert not SessionStore().exists(token)
+        assert self.client.cookies[COOKIE].value not in ("", token)
+        assert self.client.session["swapped"] is True
+
+    def test_neither_a_debug_page_nor_an_error_mail_shows_the_token(self) -> None:
+        self.client.get("/login/")
+        token = self.client.cookies[COOKIE].value
+        shown: list[str] = []
+
+        def report(request: Any, **_: Any) -> None:
+            for is_email in (False, True):
+                reporter = ExceptionReporter(request, *sys.exc_info(), is_email=is_email)
+                shown.extend((reporter.get_traceback_html(), reporter.get_traceback_text()))
+
+        client = Client(raise_request_exception=False)
+        client.cookies[COOKIE] = token
+        got_request_exception.connect(report)
+        try:
+            with override_settings(DEBUG=True):
+                shown += [client.get(path).content.decode() for path in ("/raise/", "/unkeepable/")]
+        finally:
+            got_request_exception.disconnect(report)
+        assert len(shown) == 10
+        secrets = token.split(".")[2:]
+        for page in shown:
+            assert "Error" in page
+            assert not [secret for secret in secrets if secret in page]
+
     def test_who_does_not_look_gets_no_vary(self) -> None:
         assert "Vary" not in self.client.get("/nowhere/").headers
         assert "Cookie" in self.client.get("/count/").headers["Vary"]
@@ -585,6 +647,39 @@ class Transactions(TransactionTestCase):
         assert {f"k{number}" for number in range(8)} <= set(SessionStore(token).keys())
 
 
+class OnASecondDatabase(TransactionTestCase):
+    """Sessions in a database of their own: named by the setting, or by a router."""
+
+    databases = {"default", "other"}  # noqa: RUF012 - its name and kind are Django's
+
+    def setUp(self) -> None:
+        call_command("migrate", "coatcheck", database="other", verbosity=0)
+        get_user_model().objects.create_user("ann")
+
+    def journey(self) -> None:
+        before = StoredSession.objects.using("default").count()
+        client = Client()
+        assert [client.get("/count/").content for _ in range(2)] == [b"1", b"2"]
+        handle = handle_of(client.get("/login/").content.decode())
+        assert client.get("/who/").json()["user"] == "ann"
+        assert StoredSession.objects.using("other").filter(pk=handle, ended_at=None).exists()
+        assert StoredSession.objects.using("default").count() == before
+        StoredSession.objects.using("other").get(pk=handle).revoke()
+        assert client.get("/who/").json()["user"] == "AnonymousUser"
+
+    def test_named_by_the_setting(self) -> None:
+        with override_settings(COATCHECK={"STORE": "django", "DATABASE": "other"}):
+            self.journey()
+
+    def test_named_by_a_router(self) -> None:
+        class Apart:
+            def db_for_write(self, model: Any, **hints: Any) -> str | None:
+                return "other" if model._meta.app_label == "coatcheck" else None
+
+        with override_settings(DATABASE_ROUTERS=[Apart()]):
+            self.journey()
+
+
 class OnAnEventLoop(TransactionTestCase):
     """AsyncClient: ASGIHandler, async and sync views, our middleware without a thread switch in the view."""
 
@@ -646,9 +741,19 @@ def test_the_documented_settings_pass() -> None:
     assert [one.id for one in check_settings()] == ["coatcheck.W002"]
 
 
+def test_a_partitioned_cookie_says_so_when_it_comes_and_when_it_goes() -> None:
+    given = {"STORE": MemoryStore(), "PARTITIONED": True, "SAME_SITE": "None", "COOKIE_REASON": "in a frame"}
+    with override_settings(COATCHECK=given):
+        client = Client()
+        for path in ("/count/", "/logout/"):
+            written = client.get(path).cookies[COOKIE].OutputString()
+            assert "; SameSite=None; Partitioned" in written
+            assert "; Secure" in written
+
+
 def test_plain_http_on_localhost_has_a_name_of_its_own() -> None:
-    settings = {"SESSION_COOKIE_NAME": "session-insecure", "SESSION_COOKIE_SECURE": False}
-    with override_settings(**settings, COATCHECK={"STORE": MemoryStore(), "ALLOW_INSECURE_HTTP": True}):
+    plain = {"SESSION_COOKIE_NAME": "session-insecure", "SESSION_COOKIE_SECURE": False}
+    with override_settings(**plain, COATCHECK={"STORE": MemoryStore(), "ALLOW_INSECURE_HTTP": True}):
         client = Client()
         assert [client.get("/count/").content for _ in range(2)] == [b"1", b"2"]
         assert list(client.cookies) == ["session-insecure"]
@@ -676,16 +781,16 @@ def written(name: str) -> str:
 
 
 def test_the_settings_of_the_document_are_sound() -> None:
-    settings: dict[str, Any] = {
+    project: dict[str, Any] = {
         "INSTALLED_APPS": [],
         "MIDDLEWARE": ["django.contrib.sessions.middleware.SessionMiddleware"],
     }
-    exec(written("settings.py"), settings)
-    chosen = {name: value for name, value in settings.items() if name.startswith(("SESSION", "COAT", "MIDDLE"))}
+    exec(written("settings.py"), project)
+    chosen = {name: value for name, value in project.items() if name.startswith(("SESSION", "COAT", "MIDDLE"))}
     with override_settings(**chosen):
         assert [one.id for one in check_settings()] == ["coatcheck.W002"]
-    exec(written("development.py"), settings)
-    chosen = {name: value for name, value in settings.items() if name.startswith(("SESSION", "COAT"))}
+    exec(written("development.py"), project)
+    chosen = {name: value for name, value in project.items() if name.startswith(("SESSION", "COAT"))}
     with override_settings(**chosen):
         assert [one.id for one in check_settings()] == ["coatcheck.W002"]
 

@@ -10,7 +10,7 @@ from wsgiref.validate import validator
 import pytest
 
 from coatcheck import MemoryStore, Refusal, SettledError
-from coatcheck.adapters.wsgi import SessionMiddleware, session_of
+from coatcheck.adapters.wsgi import SessionMiddleware, request_of, session_of
 from coatcheck.testing import Clock, FlakyStore, sign_in
 from coatcheck.testing.browser import Browser
 from coatcheck.testing.drivers import WsgiDriver
@@ -321,3 +321,26 @@ def _environ(served: Served) -> dict[str, Any]:
     from coatcheck.testing.drivers import WsgiRequest
 
     return WsgiRequest(served.driver, served.browser.sent("GET", "/"))._environ()
+
+
+def test_the_headers_of_an_environ_are_spelled_as_they_were_sent() -> None:
+    environ = {
+        "HTTP_HOST": "localhost",
+        "HTTP_X_FORWARDED_FOR": "192.0.2.1",
+        "HTTP_X_OF_ITS_OWN": "\xe9",
+        "HTTP_COOKIE": "a=1; b=2",
+        "CONTENT_TYPE": "text/plain",
+        "wsgi.url_scheme": "https",
+        "REQUEST_METHOD": "GET",
+    }
+    request = request_of(environ)
+    found = request.headers
+    assert list(found) == [
+        (b"host", b"localhost"),
+        (b"x-forwarded-for", b"192.0.2.1"),
+        (b"x-of-its-own", b"\xe9"),
+        (b"cookie", b"a=1; b=2"),
+    ]
+    assert (len(found), found[0], found[1:2]) == (4, (b"host", b"localhost"), [(b"x-forwarded-for", b"192.0.2.1")])
+    assert request.cookie == request.header(b"cookie") == b"a=1; b=2"
+    assert request.header(b"x-of-its-own") == b"\xe9"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coatcheck.core.cookies import AMBIGUOUS, MOST_AGE, MOST_HEADER, CookieSpec, CookieWriter, dress
+from coatcheck.core.cookies import AMBIGUOUS, MOST_AGE, MOST_HEADER, CookieSpec, CookieWriter, added, dress
 from coatcheck.core.errors import ConfigError, DataError
 from coatcheck.core.model import Outcome
 
@@ -342,3 +342,12 @@ def test_one_cookie_of_a_name_goes_out_and_others_stay():
 def test_dressing_twice_is_dressing_once(headers):
     once = dressed(headers)
     assert dressed(once) == once
+
+
+def test_what_was_added_is_told_only_where_all_else_stayed():
+    before = [(b"Content-Type", b"text/plain"), (b"vary", b"Accept")]
+    more = (b"vary", b"Cookie")
+    assert added(before, before) == []
+    assert added([*before, more], before) == [more]
+    assert added([before[0], more], before) is None
+    assert added([more], []) == [more]

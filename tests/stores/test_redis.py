@@ -13,6 +13,7 @@ from contextlib import closing, suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,11 +41,12 @@ from coatcheck.core.model import (
     Update,
 )
 from coatcheck.stores.memory import MemoryStore
-from coatcheck.stores.redis import AsyncRedisStore, RedisStore, committing, turns
+from coatcheck.stores.redis import AsyncRedisStore, RedisStore, committing, turns, wire
 from coatcheck.stores.redis import format as layout
 from coatcheck.stores.redis.faults import broken, code_of, refusal
 from coatcheck.stores.redis.keys import SHARDS
 from coatcheck.stores.redis.places import target_of, target_of_client
+from coatcheck.stores.redis.trips import packed_of
 from coatcheck.testing.clock import Clock
 from coatcheck.testing.face import TURN, Face, event, full, make
 from tests.conftest import server_or_skip
@@ -128,6 +130,38 @@ def test_the_header_alone_tells_two_states_apart(now: Clock) -> None:
 def test_damaged_bytes_are_a_store_error(value: bytes) -> None:
     with pytest.raises(StoreError, match="'h'"):
         layout.unpack("h", value)
+
+
+def test_commands_travel_as_the_client_library_would_write_them() -> None:
+    commands = [("GET", "schlüssel"), ("EVALSHA", b"\x00\r\n", 5, 1.5, 2**40, ""), ("TIME",)]
+    assert packed_of(commands) == b"".join(redis.Connection().pack_commands(commands))
+
+
+class CountingSocket:
+    """A socket's patience, and how often it was set."""
+
+    def __init__(self) -> None:
+        self.waits: float | None = None
+        self.told = 0
+
+    def gettimeout(self) -> float | None:
+        return self.waits
+
+    def settimeout(self, seconds: float) -> None:
+        self.waits = seconds
+        self.told += 1
+
+
+def test_a_wait_is_never_longer_than_what_is_left_and_seldom_set_anew() -> None:
+    sock = CountingSocket()
+    link = SimpleNamespace(_sock=sock)
+    for seconds in (0.5, 0.5, 0.5, 0.4, 0.4, 2.0):
+        until = time.monotonic() + seconds
+        wire.hurry(link, until)
+        assert 0.9 * seconds < (sock.waits or 0) <= until - time.monotonic() + 0.005
+    assert sock.told == 3
+    with pytest.raises(redis.TimeoutError):
+        wire.hurry(link, time.monotonic())
 
 
 def test_another_ones_record_is_refused(now: Clock) -> None:

@@ -19,6 +19,7 @@ from blinker import Namespace
 from flask.cli import AppGroup
 from flask.sessions import SecureCookieSessionInterface, SessionInterface, SessionMixin
 
+from ..core.cookies import added
 from ..core.errors import ConfigError, Refusal
 from ..core.manager import SessionManager
 from ..core.model import Level, Record, Reply
@@ -188,8 +189,10 @@ class Sessions(SessionInterface):
         if isinstance(answer, Reply):
             _replace(response, answer)
         else:
-            if answer is not headers:
-                _put_headers(response, answer)
+            more = added(answer, headers)
+            if more is None:
+                response.headers.clear()
+            _add_headers(response, answer if more is None else more)
             if leaving is not None:
                 _tell_ended(app, leaving, "logout")
         response.call_on_close(functools.partial(self.exchange.close, session))
@@ -415,12 +418,12 @@ def _replace(response: flask.Response, reply: Reply) -> None:
     if close is not None:
         close()
     response.status_code = reply.status
-    _put_headers(response, reply.headers)
+    response.headers.clear()
+    _add_headers(response, reply.headers)
     response.set_data(reply.body)
 
 
-def _put_headers(response: flask.Response, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    response.headers.clear()
+def _add_headers(response: flask.Response, headers: Iterable[tuple[bytes, bytes]]) -> None:
     for name, value in headers:
         response.headers.add(name.decode("latin-1"), value.decode("latin-1"))
 

@@ -6,7 +6,7 @@ non-empty chunk, `write()`, or the return of a whole list. Until then the handle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack, overload
@@ -296,16 +296,70 @@ def request_of(environ: Environ) -> Request:
         environ["REQUEST_METHOD"],
         environ["wsgi.url_scheme"],
         path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace"),
-        [
-            (name[5:].replace("_", "-").lower().encode("ascii", "replace"), value.encode("latin-1", "replace"))
-            for name, value in environ.items()
-            if name.startswith("HTTP_")
-        ],
+        EnvironHeaders(environ),
         environ.get("QUERY_STRING", ""),
         environ.get("REMOTE_ADDR") or None,
         # a server that hands sockets to WSGI applications (gevent, Flask-Sock) shows their handshake as a plain GET
         "websocket" if environ.get("HTTP_UPGRADE", "").lower() == "websocket" else "http",
+        cookie_of(environ),
     )
+
+
+_ORDINARY = """
+accept accept-encoding accept-language authorization cache-control connection content-disposition cookie dnt expect
+forwarded from host if-match if-modified-since if-none-match if-range if-unmodified-since keep-alive origin pragma
+priority range referer sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest sec-fetch-mode sec-fetch-site
+sec-fetch-user sec-gpc te trailer transfer-encoding upgrade upgrade-insecure-requests user-agent via x-csrf-token
+x-csrftoken x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-proto x-real-ip x-request-id x-requested-with
+"""
+_NAMES = {f"HTTP_{name.upper().replace('-', '_')}": name.encode() for name in _ORDINARY.split()}
+"""What most requests bring, spelled once; a cache of names would be filled by whoever asks."""
+
+
+class EnvironHeaders(Sequence[tuple[bytes, bytes]]):
+    """The headers of a request, as far as an environ keeps them; read when somebody looks."""
+
+    __slots__ = ("_environ", "_found")
+
+    def __init__(self, environ: Environ) -> None:
+        """Read nothing yet."""
+        self._environ = environ
+        self._found: list[tuple[bytes, bytes]] | None = None
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[bytes, bytes]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[bytes, bytes]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[bytes, bytes] | list[tuple[bytes, bytes]]:
+        """Return one, or some."""
+        return self._read()[index]
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._read())
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate over them."""
+        return iter(self._read())
+
+    def _read(self) -> list[tuple[bytes, bytes]]:
+        if self._found is None:
+            self._found = [
+                (_NAMES.get(name) or _spelled(name), value.encode("latin-1", "replace"))
+                for name, value in self._environ.items()
+                if name.startswith("HTTP_")
+            ]
+        return self._found
+
+
+def cookie_of(environ: Environ) -> bytes:
+    """Return the Cookie header."""
+    found: str = environ.get("HTTP_COOKIE", "")
+    return found.encode("latin-1", "replace")
+
+
+def _spelled(name: str) -> bytes:
+    return name[5:].replace("_", "-").lower().encode("ascii", "replace")
 
 
 def start_of(reply: Reply) -> tuple[str, list[tuple[str, str]]]:

@@ -223,6 +223,12 @@ def dress(headers: Headers, outcome: Outcome) -> Headers:
     return dressed
 
 
+def added(dressed: Headers, before: Headers) -> Headers | None:
+    """Return what was put behind the headers from before, or None: not all of those are there any more."""
+    count = len(before)
+    return dressed[count:] if dressed[:count] == before else None
+
+
 _VARY_COOKIE = (b"vary", b"Cookie")
 _CACHING = frozenset({b"cache-control", b"expires", b"pragma", b"surrogate-control", b"x-accel-expires"})
 """What tells caches how long to keep a response; `...-cdn-cache-control` (RFC 9213) besides."""

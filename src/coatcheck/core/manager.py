@@ -161,10 +161,12 @@ class SessionManager:
                 return reply
         if request.method == "OPTIONS" and request.header(b"access-control-request-method"):
             return Absent.PREFLIGHT  # browsers send it without cookies (Fetch section 4.8): it is about nobody
-        header = b""
-        for name, line in request.headers:
-            if name == b"cookie":
-                header = header + b"; " + line if header else line
+        header = request.cookie
+        if header is None:
+            header = b""
+            for name, line in request.headers:
+                if name == b"cookie":
+                    header = header + b"; " + line if header else line
         if not header:
             return _NO_COOKIE
         if len(header) > MOST_HEADER:

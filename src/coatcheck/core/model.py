@@ -38,7 +38,8 @@ class Request(msgspec.Struct, frozen=True):
     """What an adapter must say of a request: raw, and without any belief in what it says.
 
     `headers` have lower-case names; `peer` is the address of the connection, `scheme` that of the connection.
-    `kind` is "websocket" for a handshake: then nothing can be renewed.
+    `kind` is "websocket" for a handshake: then nothing can be renewed. `cookie` is the Cookie header, where an adapter
+    has it at hand: then most requests are answered without a look at the others.
     """
 
     method: str
@@ -48,6 +49,7 @@ class Request(msgspec.Struct, frozen=True):
     query: str = ""
     peer: str | None = None
     kind: Literal["http", "websocket"] = "http"
+    cookie: bytes | None = None
 
     def header(self, name: bytes) -> bytes:
         """Return the value of a header, repeated ones joined by a comma (cookies: a semicolon), or b""."""

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 SECRET_KEY = "for tests only, and long enough that nobody complains about it"
 ALLOWED_HOSTS = ["*"]
@@ -35,13 +36,14 @@ TEMPLATES = [
         },
     }
 ]
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": Path(tempfile.mkdtemp(prefix="coatcheck-django-")) / "site.db",
-        "OPTIONS": {"timeout": 10},
-    }
-}
+FOLDER = Path(tempfile.mkdtemp(prefix="coatcheck-django-"))
+
+
+def _file(name: str) -> dict[str, Any]:
+    return {"ENGINE": "django.db.backends.sqlite3", "NAME": FOLDER / name, "OPTIONS": {"timeout": 10}}
+
+
+DATABASES = {"default": _file("site.db"), "other": _file("other.db")}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 SESSION_ENGINE = "coatcheck.adapters.django"
 SESSION_COOKIE_NAME = "__Host-session"

@@ -23,6 +23,8 @@ urlpatterns = [
     path("unkeepable/", views.unkeepable),
     path("closing/", views.closing),
     path("replaced/", views.replaced),
+    path("savedtwice/", views.saved_twice),
+    path("swapped/", views.swapped),
     path("expiry/", views.expiry),
     path("stream/", views.stream),
     path("private/", views.private),

@@ -1,13 +1,14 @@
 """The views of the test project: Django's own ways with a session, sync and async."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from asgiref.sync import sync_to_async
 from django.contrib import messages
 from django.contrib.auth import get_user, get_user_model, login, logout, update_session_auth_hash
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 
-from coatcheck.adapters.django import session_of
+from coatcheck.adapters.django import refusal_response, session_of
+from coatcheck.core.errors import Refusal
 
 try:
     from django.contrib.auth import alogin, alogout
@@ -27,7 +28,7 @@ async def alog_in(request: HttpRequest) -> HttpResponse:
 
 def log_out(request: HttpRequest) -> HttpResponse:
     logout(request)
-    return HttpResponse("out")
+    return HttpResponse("out", headers={"Expires": "Thu, 01 Jan 2099 00:00:00 GMT"} if "expires" in request.GET else {})
 
 
 async def alog_out(request: HttpRequest) -> HttpResponse:
@@ -111,6 +112,20 @@ def replaced(request: HttpRequest) -> HttpResponse:
     return HttpResponse("ok")
 
 
+def saved_twice(request: HttpRequest) -> HttpResponse:
+    for number in range(2):
+        request.session["n"] = number
+        request.session.save()
+    return HttpResponse(request.session.session_key)
+
+
+def swapped(request: HttpRequest) -> HttpResponse:
+    logout(request)
+    request.session = request.session.__class__()
+    request.session["swapped"] = True
+    return HttpResponse("ok")
+
+
 def expiry(request: HttpRequest) -> HttpResponse:
     request.session["x"] = 1
     request.session.set_expiry(int(request.GET["seconds"]))
@@ -130,3 +145,16 @@ def stream(request: HttpRequest) -> HttpResponseBase:
 
 def private(request: HttpRequest) -> HttpResponse:
     return HttpResponse(session_of(request).require_login())
+
+
+def guarded(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Let nobody in who is not logged in: a middleware."""
+
+    def guard(request: HttpRequest) -> HttpResponse:
+        try:
+            session_of(request).require_login()
+        except Refusal as refusal:
+            return refusal_response(refusal)
+        return get_response(request)
+
+    return guard

@@ -2,12 +2,12 @@
 
 site        the settings, as a manager and an exchange
 engine      SessionStore: Django's session class over ours
-middleware  SessionMiddleware, `session_of` and `exchange_of`
+middleware  SessionMiddleware, `session_of`, `exchange_of` and `refusal_response`
 store       sessions in Django's own database connection; `tables` makes them
 checks      what `manage.py check` says about insecure settings
 """
 
 from .engine import SessionStore
-from .middleware import SessionMiddleware, exchange_of, session_of
+from .middleware import SessionMiddleware, exchange_of, refusal_response, session_of
 
-__all__ = ["SessionMiddleware", "SessionStore", "exchange_of", "session_of"]
+__all__ = ["SessionMiddleware", "SessionStore", "exchange_of", "refusal_response", "session_of"]

@@ -14,16 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
+from django.conf import settings  # type: ignore[import-untyped]
 from django.contrib.auth import SESSION_KEY  # type: ignore[import-untyped]
 from django.contrib.sessions.backends.base import SessionBase, UpdateError  # type: ignore[import-untyped]
 from django.utils import timezone  # type: ignore[import-untyped]
+from django.utils.module_loading import import_string  # type: ignore[import-untyped]
 
 from ...core import tokens
 from ...core.errors import ConfigError, StoreError
-from ...core.model import Reply, Request
+from ...core.model import Headers, Reply, Request
 from ...core.session import Lasting, Session
 from ...flow.sync import Exchange
 from .site import site
@@ -37,15 +40,18 @@ PURGE_ROWS: Final = 1000
 class SessionStore(SessionBase):  # type: ignore[misc]
     """A session as Django and its applications expect it; `inner` is the coatcheck Session."""
 
+    _inner: Session | None = None
+    _exchange: Exchange | None = None
+    _key: str | None = None
+    _excluded = ""
+    _bound = False
+    pending: Headers = ()
+    accessed = modified = False
+
     def __init__(self, session_key: str | None = None) -> None:
         """Open nothing yet."""
-        self._inner: Session | None = None
-        self._exchange: Exchange | None = None
-        self._key: str | None = None
-        self._excluded = ""
-        self._bound = False
-        self.pending: list[tuple[bytes, bytes]] = []
-        super().__init__(session_key)
+        if session_key is not None:
+            self._set_token(session_key)
 
     @classmethod
     def of(cls, exchange: Exchange, session: Session) -> SessionStore:
@@ -61,17 +67,24 @@ class SessionStore(SessionBase):  # type: ignore[misc]
         face._excluded = path
         return face
 
+    @cached_property
+    def serializer(self) -> Any:
+        """What `encode` and `decode` of Django's class write: nothing that we store."""
+        return import_string(settings.SESSION_SERIALIZER)
+
     # -- ours --------------------------------------------------------------------------------------------------------
 
     @property
     def inner(self) -> Session:
         """The coatcheck session; raises ConfigError on an excluded path."""
-        return self._opened()[1]
+        inner = self._inner  # an empty one is false
+        return self._opened()[1] if inner is None else inner
 
     @property
     def exchange(self) -> Exchange:
         """The exchange that this session is stored by."""
-        return self._opened()[0]
+        exchange = self._exchange
+        return self._opened()[0] if exchange is None else exchange
 
     @property
     def is_open(self) -> bool:
@@ -85,9 +98,11 @@ class SessionStore(SessionBase):  # type: ignore[misc]
 
     def prepare(self) -> None:
         """Let a new session's cookie outlive the browser, or not, as the settings say."""
-        persistent, visit = site().persistent if self._manages() else None, self.inner.visit
-        if persistent is not None and visit.lasting is None and (visit.record is None or visit.login is not None):
-            visit.lasting = Lasting(browser_only=not persistent)
+        visit = self.inner.visit
+        if visit.lasting is None and (visit.record is None or visit.login is not None):
+            persistent = site().persistent if self._manages() else None
+            if persistent is not None:
+                visit.lasting = Lasting(browser_only=not persistent)
 
     def _manages(self) -> bool:
         return self.exchange is site().exchange
@@ -119,7 +134,7 @@ class SessionStore(SessionBase):  # type: ignore[misc]
         if isinstance(answer, Reply):
             message = "the session could not be saved: the store does not answer, or it was renewed or ended meanwhile"
             raise StoreError(message)
-        self.pending += answer
+        self.pending = [*self.pending, *answer]
         visit.bare = visit.bare or ended
         visit.wanted = False
         if known and visit.record is None:
@@ -153,7 +168,8 @@ class SessionStore(SessionBase):  # type: ignore[misc]
 
     def _get_session(self, no_load: bool = False) -> Session:
         self.accessed = True
-        return self.inner
+        inner = self._inner
+        return self._opened()[1] if inner is None else inner
 
     async def _aget_session(self, no_load: bool = False) -> Session:
         if self._inner is None:

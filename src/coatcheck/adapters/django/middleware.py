@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any, TypeVar, overload
 
@@ -17,10 +18,12 @@ from django.contrib.sessions.middleware import SessionMiddleware as DjangoMiddle
 from django.http import HttpRequest, HttpResponse  # type: ignore[import-untyped]
 from django.http.response import HttpResponseBase  # type: ignore[import-untyped]
 
+from ...core.cookies import added
 from ...core.errors import ConfigError, Refusal
 from ...core.model import Headers, Reply, Request
 from ...core.session import Session, Typed
 from ...flow.sync import Exchange
+from ..wsgi import EnvironHeaders, cookie_of
 from .engine import SessionStore
 from .site import site
 
@@ -87,7 +90,7 @@ class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Answer with a refusal that the view raised."""
-        return _response(exception.reply) if isinstance(exception, Refusal) else None
+        return refusal_response(exception) if isinstance(exception, Refusal) else None
 
     def settle(self, request: Any, response: HttpResponseBase) -> HttpResponseBase:
         """Commit what the exchange leaves, and return the response that goes out."""
@@ -107,9 +110,9 @@ class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]
         if isinstance(answer, Reply):
             sent = _response(answer)
             sent._resource_closers += response._resource_closers  # noqa: SLF001
-            answer = ()
-        _dress(sent, [*face.pending, *answer], {name.lower() for name, _ in given} if sent is response else set())
-        sent._resource_closers.append(lambda: exchange.close(session))  # noqa: SLF001
+            answer = given = []
+        _dress(sent, [*face.pending, *answer] if face.pending else answer, given)
+        sent._resource_closers.append(partial(exchange.close, session))  # noqa: SLF001
         return sent
 
     def _last(self, request: Any, ours: SessionStore) -> SessionStore:
@@ -154,18 +157,18 @@ def _face_of(request: HttpRequest) -> SessionStore:
     raise ConfigError(message)
 
 
+def refusal_response(refusal: Refusal) -> HttpResponse:
+    """Return the answer that a refusal stands for; a view may just raise it, a middleware catches it and returns this.
+
+    Django asks nobody what to make of an exception that a middleware raises.
+    """
+    return _response(refusal.reply)
+
+
 def _request(request: HttpRequest) -> Request:
     meta = request.META
     scope = getattr(request, "scope", None)  # Django joins repeated Cookie headers by commas
-    headers = (
-        scope["headers"]
-        if scope
-        else [
-            (name[5:].replace("_", "-").lower().encode("ascii", "replace"), value.encode("latin-1", "replace"))
-            for name, value in meta.items()
-            if name.startswith("HTTP_")
-        ]
-    )
+    headers: Headers = scope["headers"] if scope else EnvironHeaders(meta)
     if "HTTP_HOST" not in meta:  # Django's test client
         headers = [*headers, (b"host", str(meta.get("SERVER_NAME", "")).encode("latin-1", "replace"))]
     return Request(
@@ -175,6 +178,7 @@ def _request(request: HttpRequest) -> Request:
         headers,
         meta.get("QUERY_STRING", ""),
         meta.get("REMOTE_ADDR") or None,
+        cookie=None if scope else cookie_of(meta),
     )
 
 
@@ -183,15 +187,17 @@ def _response(reply: Reply) -> HttpResponse:
     return HttpResponse(reply.body, status=reply.status, headers=headers)
 
 
-def _dress(response: HttpResponseBase, dressed: Headers, before: set[bytes]) -> None:
+def _dress(response: HttpResponseBase, dressed: Headers, before: Headers) -> None:
     """Give a response the headers that were settled."""
-    for dropped in before - {name.lower() for name, _ in dressed}:
-        del response.headers[dropped.decode("latin-1")]
-    for raw, content in dressed:
+    more = added(dressed, before)
+    if more is None:
+        for raw, _ in before:
+            del response.headers[raw.decode("latin-1")]
+    for raw, content in dressed if more is None else more:
         name, value = raw.decode("latin-1"), content.decode("latin-1")
-        if name.lower() == "set-cookie":
+        if name == "set-cookie":
             _set_cookie(response, value)
-        elif response.headers.get(name) != value:
+        else:
             response.headers[name] = value
 
 
@@ -212,4 +218,7 @@ def _set_cookie(response: HttpResponseBase, line: str) -> None:
         httponly="httponly" in given,
         samesite=given.get("samesite"),
     )
-    response.cookies[name]["expires"] = given.get("expires", "")
+    written = response.cookies[name]
+    written["expires"] = given.get("expires", "")
+    if "partitioned" in given:  # Python's cookies know no such attribute before 3.14, and Django's none at all
+        written["samesite"] += "; Partitioned"

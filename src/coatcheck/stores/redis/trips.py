@@ -137,6 +137,22 @@ def commands_of(pieces: Iterable[Piece]) -> list[Command]:
     return commands
 
 
+def packed_of(commands: Iterable[Command]) -> bytes:
+    """Return commands as they travel (RESP): bytes as they are, text in UTF-8, numbers as Python writes them."""
+    parts: list[bytes] = []
+    for command in commands:
+        parts.append(b"*%d\r\n" % len(command))
+        for word in command:
+            raw = word if type(word) is bytes else str(word).encode()
+            parts.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
+    return b"".join(parts)
+
+
+def has_refusal(answers: Iterable[Any]) -> bool:
+    """Tell whether a server refused one of the commands."""
+    return any([isinstance(answer, exceptions.ResponseError) for answer in answers])  # noqa: C419 - few, and quicker
+
+
 GREETING: Final[tuple[Command, ...]] = (("INFO", "replication"), ("INFO", "memory"))
 """What every new connection asks first."""
 

@@ -8,15 +8,15 @@ Rules
 
 from __future__ import annotations
 
-import inspect
+import queue
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
-from redis import connection, exceptions
+from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -25,14 +25,14 @@ from . import faults
 from .forks import remember
 from .keys import Tag
 from .places import Places
-from .steps import Address, Answers, Ask, Steps
-from .trips import GREETING, HOPS, Piece, Trip, commands_of, greet
+from .steps import Address, Answers, Ask, Command, Steps
+from .trips import GREETING, HOPS, Piece, Trip, commands_of, greet, has_refusal, packed_of
 
 T = TypeVar("T")
 
 LOOK_EVERY: Final = 0.05
-_TIMED: Final = "timeout" in inspect.signature(connection.Connection.read_response).parameters
-"""Whether redis-py (8.1 or later) can wait for an answer for a given time."""
+SHORT: Final = 0.98
+"""A wait may be so much shorter than it might be: to set it each time would be a system call for each."""
 PAUSE: Final = 0.001
 LONGEST_PAUSE: Final = 6
 """A pause before the n-th try is at most 2**n ms, and never more than 2**6."""
@@ -153,42 +153,72 @@ class Wire:
             return result
 
     def _ask(self, asks: Sequence[Ask], until: float) -> Sequence[Answers]:
+        only = self._only(asks)
+        came = None if only is None else self._go(only, asks[0].commands, until)
+        if isinstance(came, list) and not has_refusal(came):
+            return [came]  # most rounds need no more: one server, which answered
         trip = Trip(self.places, asks)
         for _ in range(HOPS):
             due = trip.due()
             if not due:
                 break
             for address, pieces in due.items():
-                self._go(trip, address, pieces, until)
+                _book(trip, pieces, came or self._go(address, commands_of(pieces), until))
+                came = None
         return trip.answers()
 
-    def _go(self, trip: Trip, address: Address, pieces: Sequence[Piece], until: float) -> None:
+    def _only(self, asks: Sequence[Ask]) -> Address | None:
+        """Return the server that has all of it, if nobody can send us elsewhere."""
+        if len(asks) != 1 or self.places.clustered:
+            return None
+        where = asks[0].where
+        return where if isinstance(where, tuple) else self.places.maybe(where)
+
+    def _go(self, address: Address, commands: Sequence[Command], until: float) -> list[Any] | _Failure:
+        """Ask one server, and return its answers, or why there are none."""
         pool = self._pools.get(address) or self._pool(address)
         if not pool.enter(until):
-            return trip.fail(pieces, faults.busy(address, self._size))
+            return _Failure(faults.busy(address, self._size), asked=False, sent=False)
         link, sent = None, False
         try:
             link = pool.take() or self.connect(address, until)
-            commands = commands_of(pieces)
-            packed = link.pack_commands(commands)
+            packed = [packed_of(commands)]
+            hurry(link, until)
             sent = True
             link.send_packed_command(packed, check_health=False)
             answers = [read(link, until) for _ in commands]
         except (exceptions.RedisError, StoreError, OSError) as error:
             pool.spoil(link)
-            trip.lost(pieces, error, sent=sent)
+            return _Failure(error, asked=True, sent=sent)
         except BaseException:
             pool.spoil(link)
             raise
         else:
             pool.give(link)
-            trip.came(pieces, answers)
+            return answers
         finally:
             pool.leave()
 
     def _pool(self, address: Address) -> _Pool:
         with self._gate:
             return self._pools.setdefault(address, _Pool(self._size))
+
+
+class _Failure(NamedTuple):
+    """Why a server did not answer: whether it was asked at all, and may have heard."""
+
+    error: Exception
+    asked: bool
+    sent: bool
+
+
+def _book(trip: Trip, pieces: Sequence[Piece], came: list[Any] | _Failure) -> None:
+    if isinstance(came, list):
+        trip.came(pieces, came)
+    elif came.asked:
+        trip.lost(pieces, came.error, sent=came.sent)
+    elif isinstance(came.error, StoreError):
+        trip.fail(pieces, came.error)
 
 
 class _Queue:
@@ -203,15 +233,25 @@ class _Pool:
 
     def __init__(self, size: int) -> None:
         self._idle: list[Any] = []
-        self._places = threading.BoundedSemaphore(size)
+        self._free: queue.SimpleQueue[None] = queue.SimpleQueue()  # the quickest semaphore that Python has
+        for _ in range(size):
+            self._free.put(None)
         self._closed = False
 
     def enter(self, until: float) -> bool:
         """Wait until one more connection may be in use."""
-        return self._places.acquire(blocking=False) or self._places.acquire(timeout=max(0.0, until - time.monotonic()))
+        free = self._free
+        try:
+            free.get_nowait()
+        except queue.Empty:
+            try:
+                free.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                return False
+        return True
 
     def leave(self) -> None:
-        self._places.release()
+        self._free.put(None)
 
     def take(self) -> Any | None:
         try:
@@ -238,17 +278,23 @@ class _Pool:
 
 def read(link: Any, until: float) -> Any:
     """Return the next answer; a refusal is an answer, too."""
-    left = until - time.monotonic()
-    if left <= 0:
-        raise exceptions.TimeoutError
+    hurry(link, until)
     try:
-        if _TIMED:
-            return link.read_response(timeout=left)
-        if not link.can_read(timeout=left):
-            raise exceptions.TimeoutError
         return link.read_response()
     except exceptions.ResponseError as refusal:
         return refusal
+
+
+def hurry(link: Any, until: float) -> None:
+    """Let a connection wait no longer than `until`; raise TimeoutError if that is over."""
+    left = until - time.monotonic()
+    if left <= 0:
+        raise exceptions.TimeoutError
+    socket = link._sock  # noqa: SLF001 - its own way to wait sets the timeout twice for each answer
+    if socket is not None:
+        waits = socket.gettimeout()
+        if waits is None or not left * SHORT <= waits <= left:
+            socket.settimeout(left * (SHORT + 1) / 2)
 
 
 def crowded(seconds: float) -> str:
