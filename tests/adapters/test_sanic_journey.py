@@ -1,0 +1,26 @@
+"""The adapter journey through Sanic and its own server, on memory and on SQLite."""
+
+from coatcheck.testing import Control
+from coatcheck.testing.browser import Driver
+from coatcheck.testing.journey import AdapterJourney
+
+from .probe_sanic import sanic_probe
+from .sanic_server import SanicServer
+from .stores import OnMemory, OnSqlite
+
+
+class InSanic(AdapterJourney):
+    """Through Sanic, which opens a websocket before its handler runs; its background tasks are no part of a request."""
+
+    can = frozenset({"stream", "socket", "events", "split"})
+
+    def drive(self, control: Control) -> Driver:
+        return SanicServer(sanic_probe(control.probe, store=control.store, manager=control.manager))
+
+
+class TestSanicOnMemory(OnMemory, InSanic):
+    """Sanic on memory."""
+
+
+class TestSanicOnSqlite(OnSqlite, InSanic):
+    """Sanic on SQLite."""
