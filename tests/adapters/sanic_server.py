@@ -10,6 +10,7 @@ from typing import Any
 
 import h11
 from sanic import Sanic
+from sanic.application.constants import ServerStage
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -70,6 +71,7 @@ class SanicServer:
         server = await self.app.create_server(sock=self._bound, return_asyncio_server=True)
         assert server is not None
         await server.startup()
+        self.app.state.stage = ServerStage.SERVING  # as run() does; add_task asks
         await server.before_start()
         await server.after_start()
         return server
@@ -87,7 +89,9 @@ class SanicServer:
 
 
 def headers_of(sent: Sent) -> list[tuple[str, str]]:
-    """Return the headers of a request as a proxy passes them on."""
+    """Return the headers of a request as a proxy passes them on; plain http comes without a proxy."""
+    if sent.scheme in ("http", "ws"):
+        return sent.headers
     proto = sent.scheme.replace("ws", "http")
     peer = f'"[{sent.peer}]"' if ":" in sent.peer else sent.peer
     return [*sent.headers, ("Forwarded", f"for={peer};proto={proto};secret={SECRET}")]
@@ -192,6 +196,7 @@ class Socket:
 
     def receive(self, timeout: float = PATIENCE) -> str | int:
         """Wait for a text, or for the code of the close."""
+        assert self.denial is None, self.denial.text
         try:
             return str(self._socket.recv(timeout))
         except ConnectionClosed as closed:

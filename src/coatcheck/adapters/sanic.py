@@ -329,14 +329,17 @@ def refusal_response(_request: Request[Any, Any], refusal: Refusal) -> HTTPRespo
 
 def request_of(request: Request[Any, Any]) -> model.Request:
     """Return a request as the manager sees it: its scheme and its client are what Sanic's own proxy settings say."""
+    scheme = request.scheme
+    if request.app.asgi and scheme in ("http", "ws"):  # Sanic knows of TLS only where it serves itself
+        scheme = request.scope.get("scheme", scheme)
     return model.Request(
         request.method,
-        request.scheme,
+        scheme,
         unquote(request.path),
         _pairs(request.headers),
         request.query_string,
         request.client_ip.strip("[]") or None,
-        "websocket" if request.scheme in ("ws", "wss") else "http",
+        "websocket" if scheme in ("ws", "wss") else "http",
     )
 
 
