@@ -11,6 +11,7 @@ from typing import Any
 import h11
 from sanic import Sanic
 from sanic.application.constants import ServerStage
+from sanic.application.state import ApplicationServerInfo
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -70,8 +71,8 @@ class SanicServer:
     async def _begin(self) -> Any:
         server = await self.app.create_server(sock=self._bound, return_asyncio_server=True)
         assert server is not None
+        self.app.state.server_info.append(ApplicationServerInfo({"version": 1}, ServerStage.SERVING))  # as run() does
         await server.startup()
-        self.app.state.stage = ServerStage.SERVING  # as run() does; add_task asks
         await server.before_start()
         await server.after_start()
         return server

@@ -15,11 +15,13 @@ from tests.support.servers.base import free_port
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 ALICE = {"user": "alice", "password": "wonderland"}
 UVICORN = ["-m", "uvicorn", "--app-dir", "{folder}", "app:app", "--port", "{port}"]
+SANIC = "import sys; sys.path[0] = '{folder}'; from app import app; app.run('127.0.0.1', {port}, single_process=True)"
 
 COMMANDS = {
     "fastapi": UVICORN,
     "flask": ["-m", "flask", "--app", "{folder}/app.py", "run", "--port", "{port}"],
     "quart": ["-m", "quart", "--app", "{folder}/app.py", "run", "--port", "{port}"],
+    "sanic": ["-c", SANIC],
     "starlette": UVICORN,
 }
 """How each is started, after `python`."""
