@@ -74,7 +74,7 @@ def sanic_probe(probe: Probe, **how: Any) -> Any:
     async def chat(request: Request, websocket: Websocket) -> None:
         await socket(probe, request, websocket)
 
-    async def page(request: Request, rest: str = "") -> HTTPResponse | None:  # noqa: ARG001 - the route's
+    async def page(request: Request, rest: str = "") -> HTTPResponse | None:
         assert session_of(request) is request.ctx.session
         return await respond(request, await run_async(probe.answer(call_of(request))))
 

@@ -257,7 +257,7 @@ class Answer(HTTPResponse):
         super().__init__(reply.body, reply.status, Header(headers), "text/plain; charset=utf-8")
         self._sent = False
 
-    async def send(self, data: Any = None, end_stream: bool | None = None) -> None:  # noqa: ARG002 - not ours
+    async def send(self, data: Any = None, end_stream: bool | None = None) -> None:
         """Send the reply, once."""
         if not self._sent:
             self._sent = True
