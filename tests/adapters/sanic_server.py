@@ -108,6 +108,7 @@ class Exchange:
         self._outgoing: Queue[bytes | None] = Queue()
         self._socket = socket.create_connection(server.address)
         self._gone = False
+        self._begun = threading.Event()
         threading.Thread(target=self._talk, daemon=True).start()
 
     def result(self, timeout: float = PATIENCE) -> Received:
@@ -122,7 +123,8 @@ class Exchange:
         return self._outgoing.get(timeout=timeout)
 
     def disconnect(self) -> None:
-        """Go away."""
+        """Go away; in the body, where the response has begun by now."""
+        self._begun.wait(0.3)
         self._gone = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -136,6 +138,7 @@ class Exchange:
         chunks = []
         try:
             for event in self._events():
+                self._begun.set()
                 if isinstance(event, h11.Response):
                     pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers]
                     received = Received(event.status_code, pairs)

@@ -2,6 +2,7 @@
 
 from coatcheck.testing import Control
 from coatcheck.testing.browser import Driver
+from coatcheck.testing.drivers import AsgiDriver
 from coatcheck.testing.journey import AdapterJourney
 
 from .probe_sanic import sanic_probe
@@ -18,8 +19,30 @@ class InSanic(AdapterJourney):
         return SanicServer(sanic_probe(control.probe, store=control.store, manager=control.manager))
 
 
+class InSanicOverAsgi(AdapterJourney):
+    """Through Sanic as an ASGI application, where it can neither refuse nor close a websocket."""
+
+    can = frozenset({"stream", "split"})
+
+    def drive(self, control: Control) -> Driver:
+        app = sanic_probe(control.probe, store=control.store, manager=control.manager)
+        app.asgi = True
+        driver = AsgiDriver(app)
+
+        async def start() -> None:
+            await app._startup()
+            await app._server_event("init", "before")
+
+        driver.run(start())
+        return driver
+
+
 class TestSanicOnMemory(OnMemory, InSanic):
     """Sanic on memory."""
+
+
+class TestSanicOverAsgiOnMemory(OnMemory, InSanicOverAsgi):
+    """Sanic over ASGI on memory."""
 
 
 class TestSanicOnSqlite(OnSqlite, InSanic):

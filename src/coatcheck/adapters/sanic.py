@@ -354,21 +354,23 @@ def _visitor_of(request: Any) -> Visitor:
     raise ConfigError(message)
 
 
-async def _handled(request: Any, response: Any) -> None:  # noqa: ARG001 - the signal's words
-    if request.visitor is not None:
-        await request.visitor.end()
-
-
-async def _failed(request: Any, exception: BaseException) -> None:  # noqa: ARG001 - the signal's words
-    """End what failed in the middle of its response; before it, an error page follows."""
+async def _handled(request: Any, **_: Any) -> None:
     visitor = getattr(request, "visitor", None)
-    if visitor is not None and visitor.session.settled and request.stream.stage is not Stage.HANDLER:
+    if visitor is not None:
         await visitor.end()
 
 
+async def _failed(request: Any, **_: Any) -> None:
+    """End what failed in the middle of its response; before it, an error page follows."""
+    if request.stream is not None and request.stream.stage is not Stage.HANDLER:
+        await _handled(request)
+
+
 async def _left(request: Any) -> None:
-    if request.visitor is not None and request.visitor.is_socket:
-        await request.visitor.end()
+    """End a websocket, whose handler is done: Sanic tells nothing else of it."""
+    visitor = getattr(request, "visitor", None)
+    if visitor is not None and visitor.is_socket:
+        await visitor.end()
 
 
 async def _connected(request: Any, websocket: Any) -> None:
