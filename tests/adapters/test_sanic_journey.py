@@ -1,5 +1,7 @@
 """The adapter journey through Sanic and its own server, on memory and on SQLite."""
 
+from typing import Any
+
 from coatcheck.testing import Control
 from coatcheck.testing.browser import Driver
 from coatcheck.testing.drivers import AsgiDriver
@@ -27,7 +29,14 @@ class InSanicOverAsgi(AdapterJourney):
     def drive(self, control: Control) -> Driver:
         app = sanic_probe(control.probe, store=control.store, manager=control.manager)
         app.asgi = True
-        driver = AsgiDriver(app)
+
+        async def listed(scope: Any, receive: Any, send: Any) -> None:
+            async def sending(message: Any) -> None:  # Sanic's headers can be read once only
+                await send({**message, "headers": list(message["headers"])} if "headers" in message else message)
+
+            await app(scope, receive, sending)
+
+        driver = AsgiDriver(listed)
 
         async def start() -> None:
             await app._startup()
