@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from sanic import Sanic
+
 from coatcheck.testing import Control
 from coatcheck.testing.browser import Driver
 from coatcheck.testing.drivers import AsgiDriver
@@ -28,12 +30,13 @@ class InSanicOverAsgi(AdapterJourney):
 
     def drive(self, control: Control) -> Driver:
         app = sanic_probe(control.probe, store=control.store, manager=control.manager)
-        app.asgi = True
+        app.asgi = Sanic.test_mode = True
 
         async def listed(scope: Any, receive: Any, send: Any) -> None:
             async def sending(message: Any) -> None:  # Sanic's headers can be read once only
                 await send({**message, "headers": list(message["headers"])} if "headers" in message else message)
 
+            scope["query_string"] = scope["query_string"].replace(b" ", b"%20")  # Sanic reads it strictly
             await app(scope, receive, sending)
 
         driver = AsgiDriver(listed)
