@@ -530,3 +530,36 @@ def test_its_test_client_with_a_server_of_its_own(store: MemoryStore) -> None:
     assert answer.text == "alice"
     with contextlib.suppress(Exception):
         Sanic.unregister_app(app)
+
+
+def test_a_login_whose_client_left_is_none_and_a_late_write_of_a_stream_that_it_left_is_kept(
+    store: MemoryStore, served: Any
+) -> None:
+    app = application(store)
+    waiting: list[Request] = []
+
+    @app.get("/login-slowly")
+    async def login_slowly(request: Request) -> None:
+        session_of(request).login("alice")
+        waiting.append(request)
+        await asyncio.Event().wait()
+
+    @app.get("/stream")
+    async def stream(request: Request) -> None:
+        response = await request.respond(content_type="text/plain")
+        await response.send("one")
+        session_of(request)["late"] = "kept"
+        await asyncio.Event().wait()
+
+    browser = served(app)
+    flight = browser.start("GET", "/login-slowly")
+    until(lambda: waiting)
+    flight.pending.disconnect()
+    flight.pending.result()
+    assert ended(store) == []
+    browser.get("/put?k=v")
+    flight = browser.start("GET", "/stream")
+    assert flight.pending.chunk() == b"one"
+    flight.pending.disconnect()
+    flight.pending.result()
+    until(lambda: browser.get("/data").json() == {"k": "v", "late": "kept"})
