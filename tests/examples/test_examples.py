@@ -16,6 +16,7 @@ from tests.support.servers.base import free_port
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 ALICE = {"user": "alice", "password": "wonderland"}
 UVICORN = ["-m", "uvicorn", "--app-dir", "{folder}", "app:app", "--port", "{port}"]
+SANIC = "import sys; sys.path[0] = '{folder}'; from app import app; app.run('127.0.0.1', {port}, single_process=True)"
 
 COMMANDS = {
     "aiohttp": ["{folder}/app.py", "{port}"],
@@ -23,6 +24,7 @@ COMMANDS = {
     "flask": ["-m", "flask", "--app", "{folder}/app.py", "run", "--port", "{port}"],
     "litestar": UVICORN,
     "quart": ["-m", "quart", "--app", "{folder}/app.py", "run", "--port", "{port}"],
+    "sanic": ["-c", SANIC],
     "starlette": UVICORN,
     "tornado": ["{folder}/app.py", "{port}"],
 }
