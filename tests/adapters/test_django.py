@@ -16,6 +16,7 @@ from .django_site import ready
 
 ready()
 
+from asgiref.sync import sync_to_async  # noqa: E402
 from django.conf import settings  # noqa: E402
 from django.contrib.auth import SESSION_KEY, get_user_model  # noqa: E402
 from django.contrib.auth.models import User  # noqa: E402
@@ -684,7 +685,7 @@ class OnAnEventLoop(TransactionTestCase):
     """AsyncClient: ASGIHandler, async and sync views, our middleware without a thread switch in the view."""
 
     async def test_a_journey(self) -> None:
-        user = await get_user_model().objects.acreate_user("ann")
+        user = await sync_to_async(get_user_model().objects.create_user)("ann")
         client = AsyncClient()
         assert (await client.get("/acount/")).content == b"1"
         assert (await client.get("/count/")).content == b"2"
