@@ -26,6 +26,8 @@ from tests.support.servers import mysql, postgres, redis
 from .test_store_machine import LONG, StoreMachine
 
 EXAMPLES = 40
+PATIENT: dict[str, Any] = {"load_deadline": 30.0, "commit_deadline": 30.0}
+"""The machine says what is lost; a busy computer must not."""
 
 Emptied = Callable[[Callable[[], float]], Any]
 """Returns an empty store with this clock."""
@@ -36,7 +38,7 @@ def on_postgresql() -> Iterator[Emptied]:
     server = server_or_skip(postgres.server)
     with ExitStack() as stack:
         admin = stack.enter_context(psycopg.connect(server.url, autocommit=True))
-        hand = Hand(lambda clock: PostgresStore(server.url, prefix="machine_", clock=clock))
+        hand = Hand(lambda clock: PostgresStore(server.url, prefix="machine_", clock=clock, **PATIENT))
         stack.callback(hand.store.close)
         hand.store.epochs()
         tables = ("sessions", "subjects", "epochs", "events")
@@ -46,7 +48,7 @@ def on_postgresql() -> Iterator[Emptied]:
 @pytest.fixture(scope="module")
 def on_mysql() -> Iterator[Emptied]:
     server, name = server_or_skip(mysql.shared)
-    hand = Hand(lambda clock: MySqlStore(server.empty(name), clock=clock))
+    hand = Hand(lambda clock: MySqlStore(server.empty(name), clock=clock, **PATIENT))
     with closing(hand.store):
         yield hand.emptied(lambda: server.empty(name))
 
@@ -66,7 +68,7 @@ def _on_redis(url: str) -> Iterator[Emptied]:
         numbers = count()
 
         def emptied(clock: Callable[[], float]) -> Any:
-            store = RedisStore(url, prefix=f"machine{next(numbers)}", clock=clock)
+            store = RedisStore(url, prefix=f"machine{next(numbers)}", clock=clock, **PATIENT)
             stack.callback(store.close)
             return store
 

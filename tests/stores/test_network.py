@@ -611,7 +611,10 @@ def test_no_trouble_leaves_connections_behind(place: Place) -> None:
         assert settled(store, "h")
         busy(place, store, 12)
         place.store.start("close").result(10)
-        assert eventually(lambda: place.network.connections <= most), f"{place.network.connections} sockets"
+        # a dial that failed is held by its own traceback until the next collection
+        assert eventually(lambda: gc.collect() >= 0 and place.network.connections <= most), (
+            f"{place.network.connections} sockets"
+        )
         assert eventually(lambda: place.connections() <= most), f"{place.connections()} connections"
     finally:
         store.close()

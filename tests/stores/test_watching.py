@@ -273,11 +273,22 @@ def store(tmp_path: Path, clock: Clock) -> Iterator[SqliteStore]:
         yield store
 
 
+_before: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def _others() -> None:
+    """Note whose threads are there before a test: other tests' stores may be open still."""
+    _before.clear()
+    _before.update(threading.enumerate())
+
+
 def watchers(expected: int) -> bool:
     """Tell whether so many threads look, or soon will: the last listener does not wait for its thread."""
     end = time.monotonic() + 5
     while True:
-        found = sum(thread.name == "coatcheck-sqlite-watcher" for thread in threading.enumerate())
+        ours = set(threading.enumerate()) - _before
+        found = sum(thread.name == "coatcheck-sqlite-watcher" for thread in ours)
         if found == expected or time.monotonic() > end:
             return found == expected
         time.sleep(0.005)
