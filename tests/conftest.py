@@ -1,5 +1,6 @@
 """What every test may ask for: a browser and a page; and the closing lines of a run."""
 
+import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -19,6 +20,15 @@ T = TypeVar("T")
 NO_BROWSER = "no browser: "
 NO_SERVER = "no server: "
 LOW = 85
+
+
+@pytest.fixture(autouse=True)
+def _usual_loops() -> Iterator[None]:
+    """Let no test choose the event loops of those after it: Sanic makes uvloop's the usual ones."""
+    before = asyncio.get_event_loop_policy()
+    yield
+    if asyncio.get_event_loop_policy() is not before:
+        asyncio.set_event_loop_policy(before)
 
 
 @pytest.fixture(scope="session")

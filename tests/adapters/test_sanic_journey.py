@@ -11,7 +11,7 @@ from coatcheck.testing.journey import AdapterJourney
 
 from .probe_sanic import sanic_probe
 from .sanic_server import SanicServer
-from .stores import OnMemory, OnSqlite
+from .stores import OnMemory
 
 
 class InSanic(AdapterJourney):
@@ -55,7 +55,3 @@ class TestSanicOnMemory(OnMemory, InSanic):
 
 class TestSanicOverAsgiOnMemory(OnMemory, InSanicOverAsgi):
     """Sanic over ASGI on memory."""
-
-
-class TestSanicOnSqlite(OnSqlite, InSanic):
-    """Sanic on SQLite."""

@@ -21,7 +21,6 @@ from tests.support.chromium import ARGUMENTS
 
 from .house import COOKIE, Ask
 from .house import _asgi_all as asgi_all
-from .house import _wsgi as wsgi
 from .test_chromium import EVIL, LOGIN, VICTIM, Certificate, Town, certificate, standing
 
 __all__ = ["certificate"]
@@ -40,8 +39,9 @@ class WorldClock(Clock):
 
 
 @pytest.fixture
-def town(request: pytest.FixtureRequest, certificate: Certificate) -> Iterator[Town]:
-    with standing(getattr(request, "param", "asgi"), certificate, {VICTIM: {"binding": SHORT}}, WorldClock()) as town:
+def town(certificate: Certificate) -> Iterator[Town]:
+    """An ASGI application: what the browser sees is decided below the adapters (test_device_binding asks both)."""
+    with standing("asgi", certificate, {VICTIM: {"binding": SHORT}}, WorldClock()) as town:
         yield town
 
 
@@ -94,7 +94,6 @@ def jar(context: BrowserContext, town: Town) -> dict[str, str]:
     return {one.get("name", ""): one.get("value", "") for one in context.cookies(town.url(VICTIM))}
 
 
-@pytest.mark.parametrize("town", ["asgi", "wsgi"], indirect=True)
 def test_a_real_browser_is_bound_and_a_copy_of_its_jar_dies(context: BrowserContext, town: Town) -> None:
     """Registers after a redirected fetch() login; held and released; a copied jar ends with its bound cookie."""
     page = bound_page(context, town)
@@ -148,12 +147,9 @@ def by_copy(town: Town, cookies: dict[str, str]) -> str | None:
     header = "; ".join(f"{name}={value}" for name, value in cookies.items())
     ask = Ask("GET", "/me", (("cookie", header),), host=f"{VICTIM}:{town.port}")
     app = town.houses[VICTIM].app
-    if town.kind == "asgi":
-        answers: list[Any] = []
-        thread = threading.Thread(target=lambda: answers.extend(asyncio.run(asgi_all(app, [ask], parallel=False))))
-        thread.start()
-        thread.join(20)
-        answer = answers[0]
-    else:
-        answer = wsgi(app, ask)
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.extend(asyncio.run(asgi_all(app, [ask], parallel=False))))
+    thread.start()
+    thread.join(20)
+    answer = answers[0]
     return answer.json["user"] if answer.status == 200 else None

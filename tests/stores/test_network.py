@@ -828,7 +828,7 @@ def trouble_maker(network: Proxy, seed: int, over: threading.Event) -> None:
     network.heal()
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_a_day_of_random_trouble_leaves_what_was_acknowledged_and_nothing_else(place: Place, seed: int) -> None:
     workers = [Worker(place, number, seed) for number in range(4)]
     over = threading.Event()

@@ -658,6 +658,24 @@ def test_a_listing_reads_on_where_the_script_stops(single: servers.Single, prefi
     store.close()
 
 
+def test_under_uvloop_a_connection_that_was_closed_is_our_error_too(single: servers.Single, prefix: str) -> None:
+    """It says RuntimeError where asyncio's own transport says nothing; whoever loads must hear of a StoreError."""
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not for this platform")
+
+    async def talk() -> None:
+        store = AsyncRedisStore(single.url, prefix=prefix)
+        assert await store.load("h") is None
+        (pool,) = store._here().wire._pools.values()
+        for link in pool._idle:
+            link._writer.transport.abort()
+        await asyncio.sleep(0.01)
+        assert await store.load("h") is None, "another connection was there to be made"
+        await store.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as run:
+        run.run(talk())
+
+
 async def test_one_damaged_record_among_64_fails_its_own_caller_only(
     single: servers.Single, raw: redis.Redis, prefix: str
 ) -> None:

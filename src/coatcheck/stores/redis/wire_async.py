@@ -160,7 +160,7 @@ class AsyncWire:
                 commands = commands_of(pieces)
                 packed = link.pack_commands(commands)
                 sent = True
-                await link.send_packed_command(packed, check_health=False)
+                await _send(link, packed)
                 answers = [await read(link) for _ in commands]
         except (exceptions.RedisError, StoreError, OSError) as error:
             await pool.spoil(link)
@@ -214,6 +214,13 @@ class _Pool:
         self._closed = True
         while (link := self.take()) is not None:
             await link.disconnect(nowait=True)
+
+
+async def _send(link: Any, packed: Any) -> None:
+    try:
+        await link.send_packed_command(packed, check_health=False)
+    except RuntimeError as error:  # uvloop's word for a connection that was closed meanwhile
+        raise exceptions.ConnectionError(str(error)) from error
 
 
 async def read(link: Any) -> Any:
