@@ -13,7 +13,6 @@ import queue
 import socket
 import struct
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Protocol
@@ -48,12 +47,12 @@ class LoopbackDriver:
         self.faults: list[str] = []
         self.loop_errors: list[str] = []
         self._tickets = itertools.count()
-        self._done: defaultdict[str, threading.Event] = defaultdict(threading.Event)
+        self._done: dict[str, threading.Event] = {}
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(lambda _, context: self.loop_errors.append(repr(context)))
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self.port: int = self.run(server.start(lambda ticket: self._done[ticket].set()))
+        self.port: int = self.run(server.start(self._finished))
 
     def start(self, sent: Sent) -> "Exchange":
         """Begin a request."""
@@ -80,8 +79,14 @@ class LoopbackDriver:
         assert self.loop_errors == [], f"the event loop was told of errors that nobody took: {self.loop_errors}"
 
     def ticket(self) -> str:
-        """Return a new ticket."""
-        return str(next(self._tickets))
+        """Return a new ticket; its event is there before the server can hear of it."""
+        ticket = str(next(self._tickets))
+        self._done[ticket] = threading.Event()
+        return ticket
+
+    def _finished(self, ticket: str) -> None:
+        if ticket in self._done:  # a request by hand has none
+            self._done[ticket].set()
 
     def wait(self, ticket: str, timeout: float) -> None:
         """Wait until the application has finished with a request."""

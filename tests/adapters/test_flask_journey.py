@@ -2,7 +2,6 @@
 
 from importlib.metadata import version
 
-from coatcheck import near
 from coatcheck.testing import Control
 from coatcheck.testing.browser import Driver
 from coatcheck.testing.drivers import WsgiDriver
@@ -35,13 +34,6 @@ class FlaskAwaited(Flask):
         return WsgiDriver(flask_probe(control.probe, awaited=True, store=control.store, manager=control.manager))
 
 
-class FlaskNear(Flask):
-    """Through Flask, with near copies before the store."""
-
-    def drive(self, control: Control) -> Driver:
-        return WsgiDriver(flask_probe(control.probe, store=near(control.store), manager=control.manager))
-
-
 class TestFlaskOnMemory(OnMemory, Flask):
     """Flask on memory."""
 
@@ -52,7 +44,3 @@ class TestFlaskOnSqlite(OnSqlite, Flask):
 
 class TestFlaskAwaitedOnMemory(OnMemory, FlaskAwaited):
     """FlaskAwaited on memory."""
-
-
-class TestFlaskNearMemory(OnMemory, FlaskNear):
-    """FlaskNear before memory."""

@@ -1,6 +1,5 @@
 """The adapter journey through Pyramid, on memory and on SQLite, with and without an exception view of its own."""
 
-from coatcheck import near
 from coatcheck.testing import Control
 from coatcheck.testing.browser import Driver
 from coatcheck.testing.drivers import WsgiDriver
@@ -26,13 +25,6 @@ class PyramidPages(Pyramid):
         return WsgiDriver(pyramid_probe(control.probe, debug=True, store=control.store, manager=control.manager))
 
 
-class PyramidNear(Pyramid):
-    """Through Pyramid, with near copies before the store."""
-
-    def drive(self, control: Control) -> Driver:
-        return WsgiDriver(pyramid_probe(control.probe, store=near(control.store), manager=control.manager))
-
-
 class TestPyramidOnMemory(OnMemory, Pyramid):
     """Pyramid on memory."""
 
@@ -43,7 +35,3 @@ class TestPyramidOnSqlite(OnSqlite, Pyramid):
 
 class TestPyramidPagesOnMemory(OnMemory, PyramidPages):
     """PyramidPages on memory."""
-
-
-class TestPyramidNearMemory(OnMemory, PyramidNear):
-    """PyramidNear before memory."""

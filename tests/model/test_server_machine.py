@@ -25,7 +25,7 @@ from tests.support.servers import mysql, postgres, redis
 
 from .test_store_machine import LONG, StoreMachine
 
-EXAMPLES = 40
+EXAMPLES = 25
 PATIENT: dict[str, Any] = {"load_deadline": 30.0, "commit_deadline": 30.0}
 """The machine says what is lost; a busy computer must not."""
 
