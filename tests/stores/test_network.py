@@ -611,10 +611,7 @@ def test_no_trouble_leaves_connections_behind(place: Place) -> None:
         assert settled(store, "h")
         busy(place, store, 12)
         place.store.start("close").result(10)
-        # a dial that failed is held by its own traceback until the next collection
-        assert eventually(lambda: gc.collect() >= 0 and place.network.connections <= most), (
-            f"{place.network.connections} sockets"
-        )
+        assert eventually(lambda: place.network.connections <= most), f"{place.network.connections} sockets"
         assert eventually(lambda: place.connections() <= most), f"{place.connections()} connections"
     finally:
         store.close()
@@ -828,7 +825,7 @@ def trouble_maker(network: Proxy, seed: int, over: threading.Event) -> None:
     network.heal()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_day_of_random_trouble_leaves_what_was_acknowledged_and_nothing_else(place: Place, seed: int) -> None:
     workers = [Worker(place, number, seed) for number in range(4)]
     over = threading.Event()
