@@ -7,6 +7,7 @@ https://testserver from 192.0.2.7: how a server learns of scheme and peer withou
 
 import asyncio
 import base64
+import contextlib
 import itertools
 import os
 import queue
@@ -138,7 +139,8 @@ class Exchange:
         self._left = True
         assert self._connected.wait(PATIENCE)
         assert self._connection is not None
-        self._connection.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # the response may have ended a moment ago
+            self._connection.shutdown(socket.SHUT_RDWR)
 
     def cancel(self) -> None:
         """Refuse: what a server cancels is its own affair."""
