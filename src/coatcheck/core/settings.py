@@ -12,6 +12,7 @@ from . import codec, typed
 from .cookies import PREFIXES, CookieSpec, SameSite
 from .csrf import check_origin
 from .dbsc import DeviceBinding, Mode
+from .detectors import Detector, problems
 from .errors import ConfigError, DataError
 from .legacy import Source
 from .model import Event, Limit
@@ -57,6 +58,7 @@ class Keywords(TypedDict, total=False):
     legacy: Sequence[Source]
     binding: DeviceBinding | Mode
     on_event: Sequence[Callable[[Event], Any]]
+    detectors: Sequence[Detector]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +87,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     - sealed: the session lies encrypted in its own cookie, see `Sealed`; None: behind the counter, in the store.
     - on_event: who is told of each event that was committed: functions or coroutines of one event, after it, not on
       the request's time (docs/detection.md).
+    - detectors: what looks for differences between a request and its session's login; what follows is for `policies`.
     - legacy: where sessions of other libraries are, which become ours when their browsers come (docs/coming-from.md).
     """
 
@@ -120,6 +123,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     legacy: Sequence[Source] = ()
     binding: DeviceBinding | Mode = "off"
     on_event: Sequence[Callable[[Event], Any]] = ()
+    detectors: Sequence[Detector] = ()
 
     @property
     def device_binding(self) -> DeviceBinding | None:
@@ -187,6 +191,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for path in (*self.csrf_exempt, *self.exclude, *self.fresh, *self.passive):
             if not path.startswith("/"):
                 yield f"paths start with / (found {path!r})"
+        yield from problems(self.detectors)
         if not isinstance(self.on_event, Sequence) or not all(map(callable, self.on_event)):
             yield f"on_event is a list of functions, each called with an event (found {self.on_event!r:.80})"
         if self.data is not None:
