@@ -1,4 +1,4 @@
-"""Detection, for applications: what looks at each request of a session, and what follows (docs/detection.md)."""
+"""Detection, for applications: what looks at each request of a session, and what follows."""
 
 from .core.detectors import (
     AgentChanged,

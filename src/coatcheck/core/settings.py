@@ -86,7 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
       ("required"); see `DeviceBinding`.
     - sealed: the session lies encrypted in its own cookie, see `Sealed`; None: behind the counter, in the store.
     - on_event: who is told of each event that was committed: functions or coroutines of one event, after it, not on
-      the request's time (docs/detection.md).
+      the request's time.
     - detectors: what looks for differences between a request and its session's login; what follows is for `policies`.
     - legacy: where sessions of other libraries are, which become ours when their browsers come (docs/coming-from.md).
     """
