@@ -210,6 +210,8 @@ class SessionManager:
         self.judge.judge(visit, ticket, copy, floor)
         if visit.record is not copy or visit.standing is not _CURRENT or visit.step_up or visit.due:
             return None
+        if visit.owes:
+            return None
         if copy.used_at is None or visit.arrived >= copy.used_at + self._renew:
             return None
         return make(visit)
@@ -226,6 +228,7 @@ class SessionManager:
         self.judge.judge(fresh, ticket, record, floor)
         visit.presented, visit.presented_as, visit.standing = fresh.presented, fresh.presented_as, fresh.standing
         visit.step_up, visit.due, visit.level = fresh.step_up, fresh.due, fresh.level
+        visit.doubted, visit.signals, visit.moved = fresh.doubted, fresh.signals, fresh.moved
         visit.bound, visit.unbound = fresh.bound, fresh.unbound
         visit.notes, visit.urgent, visit.urgent_required = fresh.notes, fresh.urgent, fresh.urgent_required
         if fresh.record is None:

@@ -28,6 +28,7 @@ from .model import (
     Record,
     Reply,
     Request,
+    Signal,
     Ticket,
 )
 
@@ -94,11 +95,15 @@ class Visit(msgspec.Struct, eq=False):
     presented: Record | None = None  # the family of this record was proved, whatever became of it
     presented_as: int = 0
     copied: bool = False  # the record is a near copy, which may be a little old
+    owes: bool = False  # there is something to note, which a copy may not
     confirm: Callable[[Session], Any] | None = None  # reads the record itself: at once, or an awaitable that will
     bare: bool = False  # no cookie of ours came: an anonymous session may be handed out
     level: int = 0
     step_up: bool = False
+    doubted: bool = False  # ... before anything that asks for a login
     due: bool = False  # a policy wants the secret renewed
+    signals: tuple[Signal, ...] = ()  # what the detectors saw
+    moved: Client | None = None  # where the session lives from the renewal on that is due
     origin_proved: bool = True
     ended_because: str | None = None
     bound: bool = False  # the browser showed the cookie that only its device can renew
@@ -286,6 +291,11 @@ class Session(MutableMapping[str, Any]):
         return visit.bound and visit.login is None and not visit.logout
 
     @property
+    def signals(self) -> tuple[Signal, ...]:
+        """What differs between this request and the session's login, as the detectors saw it."""
+        return self._looked().signals
+
+    @property
     def consulted(self) -> bool:
         """Whether the handler looked at all: then the response varies by cookie."""
         return self.visit.consulted
@@ -380,6 +390,8 @@ class Session(MutableMapping[str, Any]):
         seconds = within.total_seconds() if isinstance(within, timedelta) else within
         if subject is None:
             raise visit.counter.challenge(visit, reauthenticate=False, within=seconds)
+        if visit.doubted and visit.login is None:
+            raise visit.counter.challenge(visit, reauthenticate=True, within=seconds)
         if (within is not None or level is not None) and visit.unbound and visit.login is None:
             sentence = "This needs a session that is bound to its device; your browser has not done that (yet)."
             raise Refusal(replies.forbidden("binding_required", sentence), "binding_required")
