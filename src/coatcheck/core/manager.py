@@ -460,6 +460,15 @@ class SessionManager:
         )
         raise Refusal(replies.forbidden("csrf", sentence), "login without same-origin evidence")
 
+    def csrf_refusal(self, visit: Visit) -> Refusal:
+        """Return the refusal of a request without this session's token."""
+        self._heard("csrf_denied", visit.request)
+        sentence = (
+            "This needs the CSRF token of your session, in the header X-CSRF-Token or the form's field csrf_token; "
+            "the one that came is missing, or of a session that is over. Load the page again."
+        )
+        return Refusal(replies.forbidden("csrf", sentence), "no CSRF token of this session")
+
     def need_store(self, act: str) -> None:
         """Raise ConfigError for what sealed tokens without a store cannot do."""
         if self._alone:
@@ -479,7 +488,7 @@ class SessionManager:
         key = tokens.csrf_key(self._realm, ticket.family)
         return csrf.masked(csrf.token(key, ticket.handle, self.entropy(32)), self.entropy)
 
-    def check_csrf(self, visit: Visit, token: str) -> bool:
+    def check_csrf(self, visit: Visit, token: object) -> bool:
         """Tell whether the token belongs to the session that this request presented."""
         ticket = visit.ticket
         if ticket is None or visit.record is None or visit.logout:

@@ -234,11 +234,11 @@ class Probe:
     def echo(self, call: Call) -> Steps:
         """Return what was posted; with `token=required`, only for a good CSRF token (header or form field)."""
         yield from ()
-        token = call.headers.get("x-csrf-token") or call.form.get("csrf_token", "")
-        good = call.session.check_csrf(token) if token else False
-        if call.query.get("token") == "required" and not good:
-            return _json({"error": "csrf"}, 403)
-        return _json({"form": call.form, "csrf": good})
+        session, form = call.session, call.form
+        if call.query.get("token") == "required":
+            session.require_csrf(form.get("csrf_token"))
+        good = session.check_csrf(call.headers.get("x-csrf-token")) or session.check_csrf(form.get("csrf_token"))
+        return _json({"form": form, "csrf": good})
 
     def email(self, call: Call) -> Steps:
         """Change an address: asks for a proof of the last ten minutes."""
