@@ -269,6 +269,18 @@ def test_a_client_without_browser_headers_logs_in_by_the_token_in_a_header(house
     assert browser.get("/me").json()["user"] == "alice"
 
 
+def test_a_login_form_works_in_a_browser_whose_session_is_over(house: House) -> None:
+    """M4, H3: no new session is laid over its cookie, so the token belongs to the cookie as it came."""
+    browser = house.browser()
+    browser.login()
+    house.clock.wind(3601)
+    page = browser.get("/form")
+    assert page.cookies == []
+    assert browser.post("/echo?token=required", {"csrf_token": page.text}).status == 200
+    assert browser.post("/login", {"user": "alice", "csrf_token": page.text}, site=None).status == 303
+    assert browser.post("/echo?token=required", {"csrf_token": page.text}).status == 403
+
+
 # -- sockets -----------------------------------------------------------------------------------------------------------
 
 OPENERS: dict[str, Headers] = {

@@ -189,6 +189,10 @@ class Counter(Protocol):
         """Tell whether the token is one of this session's."""
         ...
 
+    def spent(self, visit: Visit) -> bytes:
+        """Return the cookie of ours that came and opens no session, or b""."""
+        ...
+
     def csrf_refusal(self, visit: Visit) -> Refusal:
         """Return the refusal of a request without this session's token."""
         ...
@@ -405,7 +409,7 @@ class Session(MutableMapping[str, Any]):
         It begins a session where there is none: then it raises SettledError once the response has started.
         """
         visit = self._looked()
-        if visit.login is None and (visit.record is None or visit.logout):
+        if visit.login is None and (visit.record is None or visit.logout) and not visit.counter.spent(visit):
             self._before_start("csrf_token")
             visit.wanted = True
             if visit.planned is None:

@@ -178,8 +178,10 @@ class Probe:
         return _json(call.session.copy())
 
     def form_page(self, call: Call) -> Steps:
-        """Show a form's token."""
+        """Show a form's token, or with `late` in the query, stream it."""
         yield from ()
+        if "late" in call.query:
+            return Answer(200, [TEXT], chunks=lambda: _late_token(call.session))
         return _text(call.session.csrf_token())
 
     # -- who is there ------------------------------------------------------------------------------------------------
@@ -345,6 +347,14 @@ class Probe:
         if "add" in call.query:
             cart.data.items.append(int(call.query["add"]))
         return _json({"items": cart.data.items, "why": call.session.ended_because})
+
+
+def _late_token(session: Session) -> Iterator[bytes]:
+    yield b"token: "
+    try:
+        yield session.csrf_token().encode()
+    except SettledError:
+        yield b"too late"
 
 
 def _logout_then_login(session: Session) -> None:
