@@ -341,6 +341,7 @@ def test_a_form_carries_the_token_and_its_handler_asks_for_it(browser: Browser) 
     assert tags["input"] == {"type": "hidden", "name": "csrf_token", "value": token}
     assert tags["meta"]["name"] == "csrf-token"
     headers = json.loads(tags["body"]["hx-headers"] or "")
+    assert tags["body"]["hx-headers:inherited"] == tags["body"]["hx-headers"]
     assert headers.keys() == {"X-CSRF-Token"}
     assert "&lt;b&gt;" in answer.text, "the template escapes"
     for found in (token, tags["meta"]["content"], headers["X-CSRF-Token"]):

@@ -38,5 +38,9 @@ def meta(token: str) -> Markup:
 
 
 def htmx(token: str) -> Markup:
-    """Return htmx's attribute, for the body: what htmx sends from below it carries the header."""
-    return Markup(f'hx-headers="{escape(json.dumps({HEADER: token}))}"')
+    """Return htmx's attribute, for the body: what htmx sends from below it carries the header.
+
+    htmx 4 hands an attribute down only under its longer name; older ones do not know that name.
+    """
+    headers = escape(json.dumps({HEADER: token}))
+    return Markup(f'hx-headers="{headers}" hx-headers:inherited="{headers}"')
