@@ -44,7 +44,7 @@ FLOORS = (
     {"errors"},
     {"model"},
     {
-        *("agents", "clients", "codec", "cookies", "facts", "jose", "keyring", "ledger", "noise"),
+        *("agents", "clients", "codec", "cookies", "facts", "jose", "keyring", "ledger", "markup", "noise"),
         *("paging", "proofs", "replies", "typed"),
     },
     {

@@ -67,8 +67,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     - name: the cookie's. realm: the audience a session is for (default: that name); another realm's token is garbage.
     - origins: what this application is called from outside ("https://shop.example"): the one truth for Origin.
       trusted_origins: other sites that may post here.
-    - csrf: what happens to requests that other sites caused. csrf_exempt: exact paths that need no check (webhooks).
-      missing_headers: what an unsafe request with neither Sec-Fetch-Site nor Origin may do.
+    - csrf: what happens to requests that other sites caused; "report" counts them, for frameworks that refuse
+      (websockets are refused all the same: none of those looks at a handshake). csrf_exempt: exact paths that need no
+      check (webhooks). missing_headers: what an unsafe request with neither Sec-Fetch-Site nor Origin may do.
     - timeouts: `timeouts(...)` or a preset's name. limit: live sessions a subject may have. policies: your own rules.
     - carry: keys of an anonymous session that move into a login. data: the type of the session's data.
     - secrecy: data lies in the store encrypted; only the session's own cookie opens it (docs/why/keys.md).

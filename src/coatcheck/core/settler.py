@@ -197,7 +197,7 @@ class Settler:
             return self._settle_login(visit, changes)
         if visit.request.kind == "websocket":
             cookies: tuple[bytes, ...] = ()
-        elif not failed and visit.data:
+        elif not failed and (visit.data or visit.wanted):
             made, cookies = self._anonymous(visit, now)
             changes.append(made)
         else:
