@@ -1,4 +1,4 @@
-"""Every kind of store that keeps sessions outside this process, lent to a test module: both faces of one set of tables."""
+"""Every kind of store that keeps sessions outside this process, lent to a test module: both faces of it."""
 
 from collections.abc import Callable, Iterator
 from itertools import count
