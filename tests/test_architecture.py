@@ -42,6 +42,7 @@ ALSO = {"adapters/django/": {"stores.sql", "stores.rounds", "stores.postgres", "
 FLOORS = (
     {"errors"},
     {"model"},
+    {"presets", "stepup"},
     {
         *("clients", "codec", "cookies", "facts", "jose", "keyring", "ledger", "noise"),
         *("paging", "proofs", "replies", "typed"),
@@ -52,7 +53,7 @@ FLOORS = (
     },
     {"legacy"},
     {"binder", "links", "records", "settings"},
-    {"screen", "settler"},
+    {"lint", "screen", "settler"},
     {"converter"},
     {"manager"},
 )
