@@ -54,7 +54,7 @@ FLOORS = (
     {"legacy"},
     {"binder", "links", "records", "settings"},
     {"lint", "screen", "settler"},
-    {"converter"},
+    {"aftermath", "converter", "judge"},
     {"manager"},
 )
 

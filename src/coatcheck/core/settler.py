@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from . import codec, facts, records, replies, stepup, tokens, typed
+from . import codec, facts, records, replies, tokens, typed
 from .cookies import CookieWriter
 from .model import (
     Change,
@@ -476,10 +476,7 @@ class Settler:
                 return visit.base
             # what was loaded is plain, and nothing but plain values was put beside it
             return codec.encode(visit.data, known_plain=not visit.lent and visit.base[:1] != codec.EXTENDED)
-        note = visit.data.get(stepup.KEY)
-        visit.data = typed.from_type(visit.typed.data)
-        if note is not None:  # it is ours, and in no application's type
-            visit.data[stepup.KEY] = note
+        visit.data = visit.typed.plain()
         raw = codec.encode(visit.data)
         # an untouched default is no write: compare like with like
         return visit.base if raw == self._untouched and not visit.base else raw
