@@ -92,7 +92,7 @@ STANDARDS: Final = {
                 Figure("idle", 15 * MINUTE, "SHALL", "PCI DSS v4 requirement 8.2.8"),
                 Figure("absolute", 12 * HOUR, "SHOULD", "PCI DSS names none; this is the one of NIST's AAL3"),
             ),
-            level=Level.AAL2,  # PCI DSS v4 requirement 8.4.2: several factors for all access into the environment of card data
+            level=Level.AAL2,  # PCI DSS v4 requirement 8.4.2: several factors wherever card data is reached
             remembers=False,
         ),
         Preset(
