@@ -297,13 +297,13 @@ def _of_trust(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "CCH-06",
             "warning",
-            "store_down='anonymous': while the store is away everybody is a stranger, and what strangers may do is done",
+            "store_down='anonymous': while the store is away everybody is a stranger, and may do what strangers may",
         )
     if settings.generation is None and settings.sealed is None:
         yield Finding(
             "TRM-01",
             "note",
-            "generation is not set: a store that was restored while no worker ran goes unnoticed (`coatcheck restored`)",
+            "generation is not set: a store restored while no worker ran goes unnoticed (`coatcheck restored`)",
         )
     for source in settings.legacy:
         yield Finding(
