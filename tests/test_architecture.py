@@ -43,6 +43,7 @@ ALSO = {"adapters/django/": {"stores.sql", "stores.rounds", "stores.postgres", "
 FLOORS = (
     {"errors"},
     {"model"},
+    {"presets", "stepup"},
     {
         *("agents", "clients", "codec", "cookies", "facts", "jose", "keyring", "ledger", "markup", "noise"),
         *("paging", "proofs", "replies", "typed"),
@@ -53,7 +54,7 @@ FLOORS = (
     },
     {"legacy"},
     {"binder", "links", "records", "settings"},
-    {"screen", "settler"},
+    {"lint", "screen", "settler"},
     {"aftermath", "converter", "judge"},
     {"manager"},
 )
