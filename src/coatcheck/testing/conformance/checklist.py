@@ -49,7 +49,7 @@ def read(text: str) -> tuple[Row, ...]:
     )
 
 
-CHECKLIST: tuple[Row, ...] = read((files(__package__) / "checklist.toml").read_text("utf-8"))
+CHECKLIST: tuple[Row, ...] = read((files(__name__.rpartition(".")[0]) / "checklist.toml").read_text("utf-8"))
 """All rows."""
 
 _BY_ID = {one.id: one for one in CHECKLIST}

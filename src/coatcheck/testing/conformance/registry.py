@@ -56,7 +56,7 @@ def _once(id: str) -> None:  # noqa: A002 - what it is called everywhere
 
 def load() -> None:
     """Import every file of rows, so that the tables above are whole."""
-    package = import_module(__package__ or "")
+    package = import_module(__name__.rpartition(".")[0])
     for found in pkgutil.iter_modules(package.__path__):
         if found.name.startswith("rows_"):
             import_module(f"{package.__name__}.{found.name}")
