@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ...core import csrf
+from ..browser import Browser
 from .devices import REFRESH, REGISTER, Device
 from .registry import open_row, row
 from .site import ELSEWHERE, ORIGIN, Site
@@ -134,22 +135,19 @@ def test_form_token(site: Site) -> None:
         expect(f"whether {presented[:20]!r} is a token of {sid}", csrf.verify(key, sid, presented), wanted=False)
     browser, other = site.logged_in(), site.logged_in("bob")
     token, foreign = browser.get("/form").text, other.get("/form").text
-    expect("the answer to a token in the header", _echo(site, browser, header=token), 200)
+    expect("the answer to a token in the header", _echo(browser, token), 200)
     expect("the answer to a token in the form", browser.post("/echo?token=required", {"csrf_token": token}).status, 200)
-    expect("the answer to another session's", _echo(site, browser, header=foreign), 403)
+    expect("the answer to another session's", _echo(browser, foreign), 403)
     expect("the answer to one in the address", browser.post(f"/echo?token=required&csrf_token={token}").status, 403)
     cookies = f"{site.cookie}={browser.token}; csrf_token={token}; x-csrf-token={token}"
     expect("the answer to one in a cookie", browser.post("/echo?token=required", cookies=cookies).status, 403)
     before = browser.get("/form").text
     browser.post("/reauth")
-    expect("the answer to one of before the login", _echo(site, browser, header=before), 403)
+    expect("the answer to one of before the login", _echo(browser, before), 403)
 
 
-def _echo(site: Site, browser: object, *, header: str) -> int:
-    from ..browser import Browser
-
-    assert isinstance(browser, Browser)
-    return browser.post("/echo?token=required", headers={"x-csrf-token": header}).status
+def _echo(browser: Browser, token: str) -> int:
+    return browser.post("/echo?token=required", headers={"x-csrf-token": token}).status
 
 
 @contextmanager

@@ -141,7 +141,7 @@ class Site:
     def needs(self, what: str) -> None:
         """Say that the row does not apply where the adapter cannot do that."""
         if what not in self.adapter.can:
-            unfit(f"{self.adapter.name} has no {_NAMED.get(what, what)}")
+            unfit(f"{self.adapter.name} has no {_NAMED.get(what, what)}.")
 
     def __enter__(self) -> Self:
         """Return the site."""
