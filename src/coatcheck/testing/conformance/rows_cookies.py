@@ -158,8 +158,11 @@ def test_once_a_response(site: Site) -> None:
 
 
 @row("CKE-08")
-def test_none_needs_secure(_site: Site) -> None:
-    """SameSite=None without Secure is refused, with a reason too."""
+def test_none_needs_secure(site: Site) -> None:
+    """SameSite=None is Secure where it is taken; without Secure it is refused, with a reason too."""
+    embedded = site.with_settings(same_site="None", cookie_reason="embedded")
+    said = attributes(embedded.browser().login().cookies[0])
+    expect("SameSite and Secure", (said["samesite"], "secure" in said), ("None", True))
     _refused_cookie(CookieSpec(same_site="None", secure=False, name="coat-insecure", reason="embedded"), "Secure")
     refused(same_site="None", cookie_reason="embedded", allow_insecure_http=True)
 
