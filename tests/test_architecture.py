@@ -31,7 +31,8 @@ ENTERS = {
     "testing": {"core", "flow", "adapters.asgi", "adapters.wsgi"},
     "receivers": {"core", "flow"},
     "console": {"core", "flow"},
-    "cli": {"", "console", "core", "demo", "flow", "stores"},
+    # `coatcheck conform` is the outside part of the conformance suite
+    "cli": {"", "testing.conformance", "console", "core", "demo", "flow", "stores"},
     "demo": {"", "adapters", "core", "flow", "stores"},
 }
 
@@ -86,7 +87,8 @@ ONLY_IN = {
     "pymysql": ("stores/mysql/", "legacy/shelves.py"),
     "asyncmy": ("stores/mysql/",),
     "redis": ("stores/redis/", "legacy/shelves.py"),
-    "cryptography": ("core/", "legacy/litestar.py"),
+    "cryptography": ("core/", "legacy/litestar.py", "testing/conformance/devices.py"),
+    "httpx2": ("testing/conformance/wire.py",),
     "joserfc": ("core/jose.py",),
     "argon2": ("demo/",),
     "jinja2": ("console/", "demo/"),
