@@ -30,6 +30,7 @@ ENTERS = {
     # the probe application stands inside our own two middlewares
     "testing": {"core", "flow", "adapters.asgi", "adapters.wsgi"},
     "receivers": {"core", "flow"},
+    "notify": {"core"},
     "console": {"core", "flow"},
     # `coatcheck conform` is the outside part of the conformance suite
     "cli": {"", "testing.conformance", "console", "core", "demo", "flow", "stores"},
@@ -44,7 +45,7 @@ FLOORS = (
     {"errors"},
     {"model"},
     {
-        *("clients", "codec", "cookies", "facts", "jose", "keyring", "ledger", "noise"),
+        *("agents", "clients", "codec", "cookies", "facts", "jose", "keyring", "ledger", "markup", "noise"),
         *("paging", "proofs", "replies", "typed"),
     },
     {
@@ -90,6 +91,9 @@ ONLY_IN = {
     "cryptography": ("core/", "legacy/litestar.py", "testing/conformance/devices.py"),
     "httpx2": ("testing/conformance/wire.py",),
     "joserfc": ("core/jose.py",),
+    "ua_parser": ("core/agents.py",),
+    "smtplib": ("notify/mail.py",),
+    "urllib.request": ("notify/webhook.py",),
     "argon2": ("demo/",),
     "jinja2": ("console/", "demo/"),
     "uvicorn": ("cli/", "demo/"),
