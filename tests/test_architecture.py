@@ -47,7 +47,7 @@ FLOORS = (
         *("paging", "proofs", "replies", "typed"),
     },
     {
-        *("csrf", "dbsc", "detectors", "notices", "policies", "roots", "rotation"),
+        *("csrf", "dbsc", "detectors", "exports", "notices", "policies", "roots", "rotation"),
         *("sealed", "secrecy", "session", "tokens"),
     },
     {"legacy"},

@@ -122,7 +122,7 @@ class Binder:
         if dbsc.BOUNCED in request.query and request.method == "GET" and _is_safe_path(request.path):
             rest = "&".join(part for part in request.query.split("&") if part != dbsc.BOUNCED)
             target = (_quoted(request.path) + (f"?{_quoted(rest)}" if rest else "")).encode()
-            visit.answer = Reply(303, ((b"cache-control", b"no-store"), (b"location", target)))
+            visit.answer = Reply(303, (_HTML, (b"cache-control", b"no-store"), (b"location", target)))
             return Judgement.REFUSED
         return Judgement.ADMITTED
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from ...core.errors import ConfigError
 from ...core.manager import SessionManager
 from ...core.model import Event, Record
 from ..browser import Browser, Driver, Received
@@ -117,6 +118,12 @@ class Site:
         answer = self.ask("GET", "/me", cookies=f"{self.cookie}={token}", **how)
         return answer.json()["user"] if answer.status == 200 else None
 
+    def told(self, kind: str) -> list[Event]:
+        """Return the summaries of what was counted under that kind, after a minute, when they are written."""
+        self.clock.wind(61)
+        self.ask("GET", "/me")
+        return self.events(kind)
+
     # -- others beside it --------------------------------------------------------------------------------------------
 
     def with_settings(self, **settings: Any) -> Site:
@@ -134,7 +141,7 @@ class Site:
     def needs(self, what: str) -> None:
         """Say that the row does not apply where the adapter cannot do that."""
         if what not in self.adapter.can:
-            unfit(f"{self.adapter.name} has no {_NAMED.get(what, what)}")
+            unfit(f"{self.adapter.name} has no {_NAMED.get(what, what)}.")
 
     def __enter__(self) -> Self:
         """Return the site."""
@@ -148,6 +155,16 @@ class Site:
             self._driver.close()
         if self._owns_store:
             self.control.plain.close()
+
+
+def refused(**settings: Any) -> str:
+    """Return why these settings are refused; fail where they are taken."""
+    try:
+        SessionManager(**settings)
+    except ConfigError as error:
+        return str(error)
+    message = f"these settings are taken: {settings}"
+    raise AssertionError(message)
 
 
 _NAMED = {"socket": "websockets", "events": "server-sent events", "split": "repeated Cookie headers"}
