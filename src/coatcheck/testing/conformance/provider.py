@@ -103,7 +103,7 @@ class Outlet:
         try:
             from ...receivers import AsyncReceiver, Issuer, Receiver, Stream, asgi_endpoint, wsgi_endpoint
         except ModuleNotFoundError as missing:
-            unfit(f"the receivers need {missing.name}, which is not installed")
+            unfit(f"the receivers need {missing.name}, which is not installed.")
         self.site = site
         issuers = [Issuer(issuer=name, audience=CLIENT, keys=key_set()) for name in (ISSUER, OTHER_ISSUER)]
         streams = [Stream(issuer=ISSUER, audience=CAEP, keys=key_set(), **stream)]

@@ -20,7 +20,7 @@ def _none_here(site: Site, what: str) -> NoReturn:
         for proof in ({}, {"dpop": "a.b.c"}):
             answer = site.ask("GET", "/me", headers={"authorization": f"{scheme} {token}", **proof})
             expect(f"what a token as {scheme} opens", answer.status, NOBODY)
-    unfit(f"coatcheck hands out no access tokens, so {what}; cookies are bound to a device by DBSC (1.L)")
+    unfit(f"coatcheck hands out no access tokens, so {what}; cookies are bound to a device by DBSC (1.L).")
 
 
 @row("DPP-01")

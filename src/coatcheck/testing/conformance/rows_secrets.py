@@ -34,7 +34,7 @@ def sealed_site(site: Site, sealed: Sealed, **settings: Any) -> Site:
         shop = site.with_settings(sealed=sealed, **settings)
         assert shop.driver is not None
     except ConfigError as error:
-        unfit(f"{site.adapter.name} has opaque tokens only, which need no key: {error}")
+        unfit(f"{site.adapter.name} has opaque tokens only, which need no key: {error}.")
     return shop
 
 
