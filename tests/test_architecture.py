@@ -31,7 +31,7 @@ ENTERS = {
     "testing": {"core", "flow", "adapters.asgi", "adapters.wsgi"},
     "receivers": {"core", "flow"},
     "console": {"core", "flow"},
-    "cli": {"", "console", "core", "demo", "flow", "stores"},
+    "cli": {"", "console", "core", "demo", "flow", "legacy.urls", "stores"},
     "demo": {"", "adapters", "core", "flow", "stores"},
 }
 
