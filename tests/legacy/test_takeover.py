@@ -101,6 +101,8 @@ def comes_back(jar: dict[str, str], source: Source, kind: str) -> None:
     taken(jar, site.get(jar, "/logout", "POST")[1])
     assert site.get(before) == ({**site.get({})[0]}, [])
     assert len(store.events(EventQuery(name="session_converted")).items) == 1
+    unknown = dict.fromkeys(before, "k" * 43)
+    assert site.get(unknown) == site.get({}), "the old store is asked no more"
 
 
 @pytest.mark.parametrize("make", [*ON_DISK, django_cache, flask_session_folder])
@@ -308,6 +310,38 @@ def test_a_browser_that_loses_the_race_for_the_mark_is_still_in(one: Old) -> Non
     assert site.get(jar)[0]["subject"] == "ann"
     assert mine(store).handle
     assert key
+
+
+def test_a_browser_that_loses_the_race_for_its_cookie_is_still_in(one: Old) -> None:
+    """Two requests come at once, and the other is faster: one answer has the cookie, both have the session."""
+    jar, source = one
+    store = MemoryStore()
+    move(source, store)
+    others = []
+
+    class Slow:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+        def commit(self, *arguments: Any, **named: Any) -> Any:
+            if not others:
+                others.append(Site("wsgi", source, store).get(jar))
+            return store.commit(*arguments, **named)
+
+    found, lines = Site("wsgi", source, Slow()).get(jar)
+    ((other, theirs),) = others
+    assert (found["subject"], other["subject"], lines, len(theirs)) == ("ann", "ann", [], 2)
+
+
+def test_two_runs_make_different_secrets(one: Old, tmp_path: Path) -> None:
+    """They hang on a salt that only the new store has."""
+    _, source = one
+    (key,) = source.listed()
+    source.forget = lambda key: None  # type: ignore[method-assign]
+    stores = MemoryStore(), MemoryStore()
+    for store in stores:
+        Takeover(SessionManager(legacy=[source]), store).take(source, key)
+    assert mine(stores[0]).handle != mine(stores[1]).handle
 
 
 def test_the_name_of_a_file_opens_nothing(tmp_path: Path) -> None:
@@ -534,3 +568,21 @@ def test_an_old_store_that_does_not_answer_is_not_empty(tmp_path: Path, capsys: 
     places = ["--from", f"flask-session+sqlite:///{tmp_path}/none.db", "--to", f"sqlite:///{tmp_path}/new.db", "--yes"]
     assert cli.run(["migrate", *places]) == 3
     assert "the table with the old sessions does not answer" in capsys.readouterr().err
+
+
+def test_the_command_fails_while_something_is_left_and_counts_it_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pickle, a file that no cookie can be matched with, and a session that is taken, so that it looks twice."""
+    flask_session_folder(tmp_path)
+    kept = tmp_path / "kept"
+    (kept / ("a" * 32)).write_bytes(b"")
+    (kept / ("b" * 64)).write_bytes(b"\x00" * 4 + b"\x80\x04N.")
+    places = ["--from", f"flask-session+file:///{kept}?subject=user", "--to", f"sqlite:///{tmp_path}/new.db", "--yes"]
+    done = told(capsys, *places, code=1)
+    found = done["libraries"]["flask-session"]
+    assert (found["taken"], found["refused"], done["unlisted"]) == (1, 1, 1)
+    (kept / ("b" * 64)).unlink()
+    assert told(capsys, *places, code=1)["unlisted"] == 1
+    (kept / ("a" * 32)).unlink()
+    assert told(capsys, *places)["unlisted"] == 0
