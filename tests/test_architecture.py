@@ -30,8 +30,10 @@ ENTERS = {
     # the probe application stands inside our own two middlewares, and the conformance suite judges the receivers
     "testing": {"core", "flow", "adapters.asgi", "adapters.wsgi", "receivers"},
     "receivers": {"core", "flow"},
+    "notify": {"core"},
     "console": {"core", "flow"},
-    "cli": {"", "console", "core", "demo", "flow", "stores"},
+    # `coatcheck conform` is the outside part of the conformance suite
+    "cli": {"", "testing.conformance", "console", "core", "demo", "flow", "stores"},
     "demo": {"", "adapters", "core", "flow", "stores"},
 }
 
@@ -42,8 +44,9 @@ ALSO = {"adapters/django/": {"stores.sql", "stores.rounds", "stores.postgres", "
 FLOORS = (
     {"errors"},
     {"model"},
+    {"presets", "stepup"},
     {
-        *("clients", "codec", "cookies", "facts", "jose", "keyring", "ledger", "noise"),
+        *("agents", "clients", "codec", "cookies", "facts", "jose", "keyring", "ledger", "markup", "noise"),
         *("paging", "proofs", "replies", "typed"),
     },
     {
@@ -52,7 +55,7 @@ FLOORS = (
     },
     {"legacy"},
     {"binder", "links", "records", "settings"},
-    {"screen", "settler"},
+    {"lint", "screen", "settler"},
     {"aftermath", "converter", "judge"},
     {"manager"},
 )
@@ -92,7 +95,11 @@ ONLY_IN = {
         "legacy/litestar.py",
         *(f"testing/conformance/{one}.py" for one in ("devices", "provider")),
     ),
+    "httpx2": ("testing/conformance/wire.py",),
     "joserfc": ("core/jose.py",),
+    "ua_parser": ("core/agents.py",),
+    "smtplib": ("notify/mail.py",),
+    "urllib.request": ("notify/webhook.py",),
     "argon2": ("demo/",),
     "jinja2": ("console/", "demo/"),
     "uvicorn": ("cli/", "demo/"),

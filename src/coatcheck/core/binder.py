@@ -221,6 +221,8 @@ class Binder:
         if record is None or record.subject is None:
             self._heard("dbsc_registration_refused", request)
             return Outcome(reply=_REFUSED)
+        if visit.step_up:
+            return self._refuse(visit, record, "dbsc_registration_refused", "whoever brings it must log in again first")
         bound = dbsc.unpacked(record.binding)
         if bound is not None and bound.alg:
             return self._refuse(visit, record, "dbsc_rebind_refused", "the session has a key already")

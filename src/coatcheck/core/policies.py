@@ -5,20 +5,20 @@ A policy is asked; it never acts. Its defaults mean "no opinion", the severest v
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from enum import IntEnum
 from math import isfinite
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from .errors import ConfigError
-from .model import Change, Instant, Record
+from .model import Change, Instant, Record, Signal
+from .presets import DAY, HOUR, MINUTE, STANDARDS, Figure
+from .presets import preset as standard_of
 
 Seconds: TypeAlias = float | timedelta
-
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 
 class Action(IntEnum):
@@ -31,13 +31,20 @@ class Action(IntEnum):
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
-    """What a policy decides about a session, and why."""
+    """What a policy decides about a session, and why.
+
+    `everything`: a step-up stands before all that asks for a login, not only before what asks for a fresh one.
+    """
 
     action: Action = Action.KEEP
     because: str = ""
+    everything: bool = False
 
 
 KEEP = Verdict()
+
+Answer: TypeAlias = Literal["note", "renew", "step_up", "end"]
+_ANSWERS = {"note": Action.KEEP, "renew": Action.RENEW, "step_up": Action.STEP_UP, "end": Action.END}
 
 
 class Policy:
@@ -47,13 +54,63 @@ class Policy:
         """Return the moment at which this session ends at the latest, or None: no opinion."""
         return None
 
-    def judge(self, record: Record, signals: Sequence[Any], now: Instant) -> Verdict:
-        """Return a verdict on a live session that was just presented."""
+    def judge(self, record: Record, signals: Sequence[Signal], now: Instant) -> Verdict:
+        """Return a verdict on a live session that was just presented; `signals` is what the detectors saw."""
         return KEEP
 
     def on_login(self, record: Record) -> Sequence[Change]:
         """Return changes to commit together with the login that made `record`."""
         return ()
+
+
+class OnSignals(Policy):
+    """What follows from signals: by their points together, or by the detector that saw them.
+
+    Answers, from the mildest: "note" (an event, no more), "renew" (a new secret; so two holders of the session are told
+    apart soon), "step_up" (whoever presents it authenticates again, in a session that the others do not have), "end".
+    """
+
+    def __init__(
+        self,
+        *,
+        renew: int | None = None,
+        step_up: int | None = 50,
+        end: int | None = None,
+        reads: Literal["refuse", "allow"] = "refuse",
+        by_name: Mapping[str, Answer] | None = None,
+    ) -> None:
+        """Take from how many points on what is done (None: never), and what a detector's signal alone does.
+
+        A signal with an answer by its name does not count among the points. `reads`: whether whoever is to authenticate
+        again may meanwhile have what asks for a login only ("allow"), or nothing that asks for one (H5).
+        """
+        steps = [(Action.RENEW, renew), (Action.STEP_UP, step_up), (Action.END, end)]
+        self._steps = [(action, points) for action, points in steps if points is not None]
+        self._by_name = {name: _answer(answer) for name, answer in (by_name or {}).items()}
+        self._everything = reads == "refuse"
+        points = [points for _, points in self._steps]
+        if any(type(found) is not int or not 0 < found <= 100 for found in points):
+            message = f"renew, step_up and end are 1 to 100 points, or None (found {points})"
+            raise ConfigError(message)
+        if reads not in ("refuse", "allow"):
+            message = f"reads is 'refuse' or 'allow' (found {reads!r:.40})"
+            raise ConfigError(message)
+
+    def judge(self, record: Record, signals: Sequence[Signal], now: Instant) -> Verdict:
+        """Return the severest answer that the signals earn."""
+        if not signals:
+            return KEEP
+        points = sum(signal.score for signal in signals if signal.name not in self._by_name)
+        earned = [self._by_name[signal.name] for signal in signals if signal.name in self._by_name]
+        earned += [action for action, least in self._steps if points >= least]
+        return Verdict(max(earned, default=Action.KEEP), "context", everything=self._everything)
+
+
+def _answer(answer: str) -> Action:
+    if answer not in _ANSWERS:
+        message = f"an answer to a signal is {', '.join(map(repr, _ANSWERS))} (found {answer!r:.40})"
+        raise ConfigError(message)
+    return _ANSWERS[answer]
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,22 +189,15 @@ _MOST_LASTING = 400 * DAY
 
 
 PRESETS: dict[str, Timeouts] = {
-    "nist-aal1": Timeouts(idle=None, absolute=30 * DAY),
-    "nist-aal2": Timeouts(idle=HOUR, absolute=DAY),
-    "nist-aal3": Timeouts(idle=15 * MINUTE, absolute=12 * HOUR, remember=None, remember_idle=None),
-    "nist-63b-3-aal2": Timeouts(idle=30 * MINUTE, absolute=12 * HOUR),
-    "pci": Timeouts(idle=15 * MINUTE, absolute=12 * HOUR, remember=None, remember_idle=None),
-    "owasp-low-risk": Timeouts(idle=30 * MINUTE, absolute=8 * HOUR),
-    "owasp-high-value": Timeouts(idle=5 * MINUTE, absolute=4 * HOUR, remember=None, remember_idle=None),
+    name: Timeouts(
+        idle=standard.most("idle"),
+        absolute=standard.most("absolute") or DAY,
+        remember=30 * DAY if standard.remembers else None,
+        remember_idle=14 * DAY if standard.remembers else None,
+    )
+    for name, standard in STANDARDS.items()
 }
-"""NIST SP 800-63B-4 sections 2.1.3, 2.2.3, 2.3.3 (2025-07) and its revision 3; PCI DSS v4 8.2.8; OWASP cheat sheet."""
-
-
-_SHALL = {
-    "nist-aal3": ("absolute", "NIST SP 800-63B-4 section 2.3.3"),
-    "pci": ("idle", "PCI DSS v4 requirement 8.2.8"),
-}
-"""The figures that their source demands; the others it recommends."""
+"""The clocks of each preset; where its numbers come from stands in core/presets.py."""
 
 
 def timeouts(preset: str | None = None, **changes: Seconds | str | None) -> Timeouts:
@@ -156,7 +206,7 @@ def timeouts(preset: str | None = None, **changes: Seconds | str | None) -> Time
     An absolute timeout below the preset's idle timeout takes the idle timeout down with it. A preset whose source
     demands a figure does not exceed it; what exceeds a recommendation is told by `beyond`.
     """
-    base = Timeouts() if preset is None else _preset(preset)
+    base = Timeouts() if preset is None else PRESETS[standard_of(preset).name]
     plain = {key: _seconds(value) for key, value in changes.items()}
     unknown = plain.keys() - set(Timeouts.__struct_fields__)
     if unknown:
@@ -167,31 +217,27 @@ def timeouts(preset: str | None = None, **changes: Seconds | str | None) -> Time
         plain.setdefault("idle", absolute)
     made: Timeouts = msgspec.structs.replace(base, **plain)
     made.check()
-    if preset in _SHALL:
-        name, source = _SHALL[preset]
-        for found in beyond(made, preset):
-            if found.startswith(f"{name} "):
-                message = f"timeouts: {found}, and {source} demands it; without the preset you may"
-                raise ConfigError(message)
+    for figure, found in () if preset is None else exceeded(made, preset):
+        if figure.word == "SHALL":
+            message = f"timeouts: {found}, and {figure.source} demands it; without the preset you may"
+            raise ConfigError(message)
     return made
+
+
+def exceeded(clocks: Timeouts, preset: str) -> list[tuple[Figure, str]]:
+    """Return the figures of a preset than which clocks are laxer, each with a sentence."""
+    found = []
+    for figure in standard_of(preset).figures:
+        value = getattr(clocks, figure.clock)
+        if value is None or value > figure.most:
+            has = "off" if value is None else f"{value:g} s"
+            found.append((figure, f"{figure.clock} is {has}, {preset} has {figure.most:g} s at most"))
+    return found
 
 
 def beyond(clocks: Timeouts, preset: str) -> list[str]:
     """Return, a sentence each, where clocks are laxer than a preset: for a lint, nothing is refused."""
-    base = _preset(preset)
-    found = []
-    for name in ("idle", "absolute"):
-        most, value = getattr(base, name), getattr(clocks, name)
-        if most is not None and (value is None or value > most):
-            found.append(f"{name} is {'off' if value is None else f'{value:g} s'}, {preset} has {most:g} s at most")
-    return found
-
-
-def _preset(name: str) -> Timeouts:
-    if name not in PRESETS:
-        message = f"unknown preset {name!r}; there are {', '.join(PRESETS)}"
-        raise ConfigError(message)
-    return PRESETS[name]
+    return [sentence for _, sentence in exceeded(clocks, preset)]
 
 
 def _seconds(value: Seconds | str | None) -> float | str | None:

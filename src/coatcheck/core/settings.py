@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 import msgspec
@@ -12,9 +12,10 @@ from . import codec, typed
 from .cookies import PREFIXES, CookieSpec, SameSite
 from .csrf import check_origin
 from .dbsc import DeviceBinding, Mode
+from .detectors import Detector, problems
 from .errors import ConfigError, DataError
 from .legacy import Source
-from .model import Limit
+from .model import Event, Limit
 from .policies import Policy, SessionLimit, Timeouts, timeouts
 from .sealed import Sealed, canonical
 from .session import RESERVED, All, Carry
@@ -56,6 +57,8 @@ class Keywords(TypedDict, total=False):
     sealed: Sealed | None
     legacy: Sequence[Source]
     binding: DeviceBinding | Mode
+    on_event: Sequence[Callable[[Event], Any]]
+    detectors: Sequence[Detector]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,8 +67,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     - name: the cookie's. realm: the audience a session is for (default: that name); another realm's token is garbage.
     - origins: what this application is called from outside ("https://shop.example"): the one truth for Origin.
       trusted_origins: other sites that may post here.
-    - csrf: what happens to requests that other sites caused. csrf_exempt: exact paths that need no check (webhooks).
-      missing_headers: what an unsafe request with neither Sec-Fetch-Site nor Origin may do.
+    - csrf: what happens to requests that other sites caused; "report" counts them, for frameworks that refuse
+      (websockets are refused all the same: none of those looks at a handshake). csrf_exempt: exact paths that need no
+      check (webhooks). missing_headers: what an unsafe request with neither Sec-Fetch-Site nor Origin may do.
     - timeouts: `timeouts(...)` or a preset's name. limit: live sessions a subject may have. policies: your own rules.
     - carry: keys of an anonymous session that move into a login. data: the type of the session's data.
     - secrecy: data lies in the store encrypted; only the session's own cookie opens it (docs/why/keys.md).
@@ -82,6 +86,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     - binding: sessions are bound to the device that logged in, where its browser can ("opportunistic"), or must be
       ("required"); see `DeviceBinding`.
     - sealed: the session lies encrypted in its own cookie, see `Sealed`; None: behind the counter, in the store.
+    - on_event: who is told of each event that was committed: functions or coroutines of one event, after it, not on
+      the request's time.
+    - detectors: what looks for differences between a request and its session's login; what follows is for `policies`.
     - legacy: where sessions of other libraries are, which become ours when their browsers come (docs/coming-from.md).
     """
 
@@ -116,6 +123,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sealed: Sealed | None = None
     legacy: Sequence[Source] = ()
     binding: DeviceBinding | Mode = "off"
+    on_event: Sequence[Callable[[Event], Any]] = ()
+    detectors: Sequence[Detector] = ()
 
     @property
     def device_binding(self) -> DeviceBinding | None:
@@ -183,6 +192,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for path in (*self.csrf_exempt, *self.exclude, *self.fresh, *self.passive):
             if not path.startswith("/"):
                 yield f"paths start with / (found {path!r})"
+        yield from problems(self.detectors)
+        if not isinstance(self.on_event, Sequence) or not all(map(callable, self.on_event)):
+            yield f"on_event is a list of functions, each called with an event (found {self.on_event!r:.80})"
         if self.data is not None:
             yield from _untyped(self.data)
         if self.sealed is not None:

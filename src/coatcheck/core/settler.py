@@ -197,7 +197,7 @@ class Settler:
             return self._settle_login(visit, changes)
         if visit.request.kind == "websocket":
             cookies: tuple[bytes, ...] = ()
-        elif not failed and visit.data:
+        elif not failed and (visit.data or visit.wanted):
             made, cookies = self._anonymous(visit, now)
             changes.append(made)
         else:
@@ -414,6 +414,8 @@ class Settler:
         renewed, following = records.renewed(self._realm_bytes, changed, ticket, self._entropy(32), now)
         seen_at = record.seen_at if visit.request.path in self._passive else max(record.seen_at, now)
         renewed = replace(renewed, seen_at=seen_at, version=record.version + 1)
+        if visit.due and visit.moved is not None:
+            renewed = replace(renewed, client=visit.moved)
         event = facts.about("session_renewed", record, now, self._client(visit.request))
         changes: list[Change] = [Update(record=renewed, was=record.version, events=(event,))]
         if visit.end_others and record.subject is not None:
@@ -476,7 +478,7 @@ class Settler:
                 return visit.base
             # what was loaded is plain, and nothing but plain values was put beside it
             return codec.encode(visit.data, known_plain=not visit.lent and visit.base[:1] != codec.EXTENDED)
-        visit.data = typed.from_type(visit.typed.data)
+        visit.data = visit.typed.plain()
         raw = codec.encode(visit.data)
         # an untouched default is no write: compare like with like
         return visit.base if raw == self._untouched and not visit.base else raw

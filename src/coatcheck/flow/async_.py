@@ -39,12 +39,14 @@ from ..core.model import (
     Ticket,
 )
 from ..core.session import Session
+from ..core.stepup import Of
 from .journal import log_events, logger
 
 if TYPE_CHECKING:
     from ..core.converter import Claim
     from .async_keys import AsyncKeys
     from .async_legacy import AsyncConversions
+    from .telling import Telling
 
 V = TypeVar("V")
 
@@ -168,6 +170,7 @@ class AsyncExchange:
         self._salted = not getattr(store, "sharded", False)
         if log_events not in store.listeners:
             store.listeners.append(log_events)
+        self._telling = _telling_of(manager, store) if manager.settings.on_event else None
 
     async def begin(self, request: Request, *, device: bool = True) -> Session | Reply:
         """Return the session of a request, or the answer that goes out in the handler's place.
@@ -340,6 +343,16 @@ class AsyncExchange:
         """Remove a key and return its value, or None: of all parallel requests, exactly one gets it."""
         return await self._at_once(session, lambda data: data.pop(key, None))
 
+    async def require_step_up(self, session: Session, of: Of = b"", *, level: int | None = None) -> str:
+        """Return the subject, if it authenticated for this very request: since it was first asked for, and once.
+
+        Otherwise raise Refusal, and remember for five minutes what it was: method, target, and `of`, which is the body,
+        or the fields that matter (they are shown again). `level`: at least that `Level`.
+        """
+        if await self._at_once(session, session.may_once(of, level)):
+            return session.subject or ""
+        raise session.interrupted(of)
+
     async def bump(self, session: Session, key: str, by: int = 1) -> int:
         """Add to a counter and return it; kept whatever becomes of the response.
 
@@ -434,6 +447,8 @@ class AsyncExchange:
             raise StoreError(message)
         self.manager.salt = epochs.salt
         self._salted = True
+        if self._telling is not None:
+            self._telling.here()
         scopes = epochs.scopes
         self._floor = max(self._floor, scopes.get("*", 0.0), scopes.get("realm:" + self.manager.realm, 0.0))
         self._epochs_at = now
@@ -481,6 +496,8 @@ class AsyncExchange:
     async def _commit(self, session: Session, outcome: Outcome) -> Outcome:
         """Commit an outcome, or what becomes of it where others were faster; without it, no cookie goes out."""
         manager = self.manager
+        if self._telling is not None:
+            self._telling.here()
         deadline = monotonic() + COMMIT_DEADLINE
         commit_id = os.urandom(16)
         unsure = False
@@ -556,3 +573,10 @@ def _conversions_of(manager: SessionManager, store: AsyncStore) -> AsyncConversi
     from .async_legacy import AsyncConversions
 
     return AsyncConversions(manager, store)
+
+
+def _telling_of(manager: SessionManager, store: AsyncStore) -> Telling | None:
+    """Import threads only where somebody listens."""
+    from .telling import telling_of
+
+    return telling_of(manager, store)

@@ -38,12 +38,14 @@ from ..core.model import (
     Ticket,
 )
 from ..core.session import Session
+from ..core.stepup import Of
 from .journal import log_events, logger
 
 if TYPE_CHECKING:
     from ..core.converter import Claim
     from .keys import Keys
     from .legacy import Conversions
+    from .telling import Telling
 
 V = TypeVar("V")
 
@@ -167,6 +169,7 @@ class Exchange:
         self._salted = not getattr(store, "sharded", False)
         if log_events not in store.listeners:
             store.listeners.append(log_events)
+        self._telling = _telling_of(manager, store) if manager.settings.on_event else None
 
     def begin(self, request: Request, *, device: bool = True) -> Session | Reply:
         """Return the session of a request, or the answer that goes out in the handler's place.
@@ -336,6 +339,16 @@ class Exchange:
         """Remove a key and return its value, or None: of all parallel requests, exactly one gets it."""
         return self._at_once(session, lambda data: data.pop(key, None))
 
+    def require_step_up(self, session: Session, of: Of = b"", *, level: int | None = None) -> str:
+        """Return the subject, if it authenticated for this very request: since it was first asked for, and once.
+
+        Otherwise raise Refusal, and remember for five minutes what it was: method, target, and `of`, which is the body,
+        or the fields that matter (they are shown again). `level`: at least that `Level`.
+        """
+        if self._at_once(session, session.may_once(of, level)):
+            return session.subject or ""
+        raise session.interrupted(of)
+
     def bump(self, session: Session, key: str, by: int = 1) -> int:
         """Add to a counter and return it; kept whatever becomes of the response.
 
@@ -430,6 +443,8 @@ class Exchange:
             raise StoreError(message)
         self.manager.salt = epochs.salt
         self._salted = True
+        if self._telling is not None:
+            self._telling.here()
         scopes = epochs.scopes
         self._floor = max(self._floor, scopes.get("*", 0.0), scopes.get("realm:" + self.manager.realm, 0.0))
         self._epochs_at = now
@@ -477,6 +492,8 @@ class Exchange:
     def _commit(self, session: Session, outcome: Outcome) -> Outcome:
         """Commit an outcome, or what becomes of it where others were faster; without it, no cookie goes out."""
         manager = self.manager
+        if self._telling is not None:
+            self._telling.here()
         deadline = monotonic() + COMMIT_DEADLINE
         commit_id = os.urandom(16)
         unsure = False
@@ -552,3 +569,10 @@ def _conversions_of(manager: SessionManager, store: Store) -> Conversions:
     from .legacy import Conversions
 
     return Conversions(manager, store)
+
+
+def _telling_of(manager: SessionManager, store: Store) -> Telling | None:
+    """Import threads only where somebody listens."""
+    from .telling import telling_of
+
+    return telling_of(manager, store)

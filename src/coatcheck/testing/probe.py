@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 from ..core.errors import SettledError
 from ..core.model import Level
 from ..core.session import Session
+from ..core.stepup import GoTo
 from ..flow.async_ import AsyncExchange
 from ..flow.async_registry import AsyncRegistry
 from ..flow.registry import Registry
@@ -122,6 +123,7 @@ class Probe:
         """Start without a gate."""
         self.gates: dict[str, Gate] = {}
         self.seen: list[str] = []
+        self.done: list[str] = []
         self.late: list[str] = []
 
     def gate(self, name: str) -> Gate:
@@ -178,8 +180,10 @@ class Probe:
         return _json(call.session.copy())
 
     def form_page(self, call: Call) -> Steps:
-        """Show a form's token."""
+        """Show a form's token, or with `late` in the query, stream it."""
         yield from ()
+        if "late" in call.query:
+            return Answer(200, [TEXT], chunks=lambda: _late_token(call.session))
         return _text(call.session.csrf_token())
 
     # -- who is there ------------------------------------------------------------------------------------------------
@@ -242,11 +246,11 @@ class Probe:
     def echo(self, call: Call) -> Steps:
         """Return what was posted; with `token=required`, only for a good CSRF token (header or form field)."""
         yield from ()
-        token = call.headers.get("x-csrf-token") or call.form.get("csrf_token", "")
-        good = call.session.check_csrf(token) if token else False
-        if call.query.get("token") == "required" and not good:
-            return _json({"error": "csrf"}, 403)
-        return _json({"form": call.form, "csrf": good})
+        session, form = call.session, call.form
+        if call.query.get("token") == "required":
+            session.require_csrf(form.get("csrf_token"))
+        good = session.check_csrf(call.headers.get("x-csrf-token")) or session.check_csrf(form.get("csrf_token"))
+        return _json({"form": form, "csrf": good})
 
     def email(self, call: Call) -> Steps:
         """Change an address: asks for a proof of the last ten minutes."""
@@ -268,6 +272,29 @@ class Probe:
         yield from ()
         call.session.require_login(within=300, level=Level.AAL2)
         return _json({"paid": True})
+
+    def transfer(self, call: Call) -> Steps:
+        """Move money: asks for a proof for this very transfer, by its fields, or with `whole` by its body."""
+        of = call.body if "whole" in call.query else {**call.query, **call.form}
+        level = call.query.get("level")
+        subject = yield call.exchange.require_step_up(call.session, of, level=None if level is None else int(level))
+        self.done.append(f"{subject}: {call.form.get('amount')} to {call.form.get('to')}")
+        return _json({"moved": call.form.get("amount")})
+
+    def raise_level(self, call: Call) -> Steps:
+        """Take one more factor from whoever is logged in."""
+        yield from ()
+        session = call.session
+        session.stepped_up(*call.query.get("with", "otp").split())
+        return _json({"level": session.level, "methods": session.methods})
+
+    def resume(self, call: Call) -> Steps:
+        """Say what comes after the login."""
+        yield from ()
+        found = call.session.resume(call.query.get("next"), default="/home")
+        if isinstance(found, GoTo):
+            return _json({"go": found.target})
+        return _json({"again": {"method": found.method, "target": found.target, "shown": found.shown}})
 
     # -- sessions of an account --------------------------------------------------------------------------------------
 
@@ -353,6 +380,14 @@ class Probe:
         if "add" in call.query:
             cart.data.items.append(int(call.query["add"]))
         return _json({"items": cart.data.items, "why": call.session.ended_because})
+
+
+def _late_token(session: Session) -> Iterator[bytes]:
+    yield b"token: "
+    try:
+        yield session.csrf_token().encode()
+    except SettledError:
+        yield b"too late"
 
 
 def _logout_then_login(session: Session) -> None:
@@ -446,6 +481,10 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/account/email"): Probe.email,
     ("POST", "/account/password"): Probe.password,
     ("POST", "/pay"): Probe.pay,
+    ("GET", "/transfer"): Probe.transfer,
+    ("POST", "/transfer"): Probe.transfer,
+    ("POST", "/stepup"): Probe.raise_level,
+    ("GET", "/resume"): Probe.resume,
     ("GET", "/account/sessions"): Probe.sessions,
     ("POST", "/account/sessions/revoke-others"): Probe.end_others,
     ("GET", "/session/status"): Probe.status,

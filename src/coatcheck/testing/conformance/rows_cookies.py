@@ -11,7 +11,7 @@ from ...core.cookies import MOST_COOKIE, CookieSpec
 from ...core.errors import ConfigError, DataError
 from ..browser import Browser, Received
 from .devices import Device
-from .registry import row
+from .registry import open_row, row
 from .site import ELSEWHERE, Site, refused
 from .verdicts import Partly, expect, partly
 
@@ -260,6 +260,9 @@ def test_only_when_something_changed(site: Site) -> None:
     for browser in (anonymous, site.logged_in(), remembered):
         sent = chain.from_iterable(browser.get("/data").cookies for _ in range(100))
         expect("cookies of a hundred reads", list(sent), [])
+
+
+open_row("CKE-15", "The header is your proxy's or framework's; `coatcheck conform` tells where it is missing.")
 
 
 @row("CKE-16")
