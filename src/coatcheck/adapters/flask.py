@@ -397,7 +397,7 @@ def _translated(key: str, value: Any) -> Any:
 def managed(manager: SessionManager | None, settings: dict[str, Any]) -> SessionManager:
     """Return the manager that is meant; one of our making carries Flask's own keys into a login, too."""
     chosen = settings if manager is not None else carrying(settings, OWN_KEYS)
-    return manager_of(manager, cast(Keywords, chosen))
+    return manager_of(manager, cast("Keywords", chosen))
 
 
 # -- responses ---------------------------------------------------------------------------------------------------------
