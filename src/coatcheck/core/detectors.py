@@ -57,7 +57,7 @@ class AgentChanged:
     def inspect(self, record: Record, sight: Sight, now: Instant) -> Signal | None:
         """Compare the families of browsers; a new version of the same one is no signal."""
         known, shown = (record.client or _NOBODY).agent, sight.client.agent
-        if known == shown or not known:
+        if known == shown:
             return None
         before, after = agents.parsed(known), agents.parsed(shown)
         if not before.family:
