@@ -48,7 +48,7 @@ FLOORS = (
         *("paging", "proofs", "replies", "typed"),
     },
     {
-        *("csrf", "dbsc", "detectors", "notices", "policies", "roots", "rotation"),
+        *("csrf", "dbsc", "detectors", "floods", "notices", "policies", "roots", "rotation"),
         *("sealed", "secrecy", "session", "tokens"),
     },
     {"legacy"},

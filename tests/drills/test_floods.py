@@ -129,7 +129,7 @@ def test_an_oversize_header_is_refused_before_it_is_parsed(
     request = Request("GET", "https", "/me", ((b"cookie", header.encode()),))
     spent = []
     for _ in range(20):
-        began = time.perf_counter()
+        began = time.process_time()
         manager.identify(request)
-        spent.append(time.perf_counter() - began)
+        spent.append(time.process_time() - began)
     assert min(spent) < (0.001 if status == 431 else 0.005), f"{min(spent) * 1000:.2f} ms"
