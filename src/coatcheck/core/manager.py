@@ -162,6 +162,8 @@ class SessionManager:
             for name, line in request.headers:
                 if name == b"cookie":
                     header = header + b"; " + line if header else line
+                    if len(header) > MOST_HEADER:  # ten thousand lines are not put together first
+                        break
         if not header:
             return _NO_COOKIE
         if len(header) > MOST_HEADER:
@@ -385,6 +387,9 @@ class SessionManager:
         if binder is None:
             raise AssertionError  # there are no device_paths
         refused = self.screen(request) or binder.misused(request)
+        if refused is None and len(request.header(b"cookie")) > MOST_HEADER:
+            self._heard("session_cookie_oversize", request)
+            return replies.UNAVAILABLE  # a browser gives its key up after any other answer
         if refused is not None or binder.registers(request):
             return refused
         name = binder.named(request)
