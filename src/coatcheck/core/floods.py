@@ -29,16 +29,18 @@ class Floods(msgspec.Struct, frozen=True, kw_only=True):
     - suspect: guesses of one network in a minute from which on they are told, as `session_bruteforce_suspected`.
     - refuse: guesses of one network in a minute from which on the next ones of that minute are answered with 429.
     - anonymous: anonymous sessions that one network may begin in a `period` (seconds); further ones are not stored.
+    - sockets: websockets that one session may have open in this process; a further handshake is refused with 429.
     """
 
     suspect: int | None = 300
     refuse: int | None = None
     anonymous: int | None = None
     period: float = 3600.0
+    sockets: int | None = None
 
     def problems(self) -> Iterable[str]:
         """Yield what is wrong, a sentence each."""
-        for field in ("suspect", "refuse", "anonymous"):
+        for field in ("suspect", "refuse", "anonymous", "sockets"):
             value = getattr(self, field)
             if value is not None and (not isinstance(value, int) or value < 1):
                 yield f"floods: {field} is a number of at least 1, or None for no limit (found {value!r:.40})"

@@ -93,6 +93,8 @@ class SessionManager:
         self._sealer = sealer = _sealer_of(chosen, self.realm)
         self._alone = sealer is not None and sealer.alone
         self.noise = Noise()
+        self.sockets_of: Callable[[Handle], int] | None = None  # who has them says how many a session has open
+        self._most_sockets = inf if chosen.floods.sockets is None else chosen.floods.sockets
         self._gate = Gate(chosen.floods, self.noise)
         self._realm = self.realm.encode()
         self._exclude = tuple(chosen.exclude)
@@ -202,6 +204,8 @@ class SessionManager:
             visit.bare = ticket is _NO_COOKIE
         if visit.answer is not None:
             return visit.answer
+        if self.sockets_of is not None and request.kind == "websocket" and self._is_full(visit):
+            return replies.TOO_MANY_SOCKETS
         if request.method in _SAFE or self.settings.csrf == "off":
             return make(visit)
         return self._missing(visit) or make(visit)
@@ -543,6 +547,14 @@ class SessionManager:
         self.noise.count(kind, address, now, method=request.method, path=request.path)
         if kind in GUESSES:
             self._gate.guessed(request, address, now)
+
+    def _is_full(self, visit: Visit) -> bool:
+        """Tell whether a session may open no further websocket (M8); counted, since its owner alone can cause it."""
+        record, number = visit.record, self.sockets_of
+        if record is None or number is None or number(record.handle) < self._most_sockets:
+            return False
+        self._heard("session_sockets_refused", visit.request)
+        return True
 
     def _admits(self, request: Request) -> bool:
         return self._gate.admits(request, self._clients.address(request), self.now())

@@ -30,6 +30,13 @@ def too_many(seconds: int) -> Reply:
     return Reply(429, (_TEXT, _NO_STORE, (b"retry-after", b"%d" % seconds)), body)
 
 
+TOO_MANY_SOCKETS = Reply(
+    429,
+    (_TEXT, _NO_STORE, (b"retry-after", b"5")),
+    b"This session has too many open connections; close one of them and try again.\n",
+)
+
+
 def misconfigured(sentence: str) -> Reply:
     """Return the 500 that tells an operator what to set."""
     return Reply(500, (_TEXT, _NO_STORE), f"coatcheck: {sentence}\n".encode())
