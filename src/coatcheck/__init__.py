@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from .core.dbsc import DeviceBinding
 from .core.errors import CoatcheckError, ConfigError, DataError, Refusal, SettledError, StoreError
+from .core.floods import Floods
 from .core.manager import SessionManager
 from .core.model import Event, Level, Record
 from .core.policies import Action, Policy, SessionLimit, Timeouts, Verdict, timeouts
@@ -27,6 +28,7 @@ __all__ = [
     "DataError",
     "DeviceBinding",
     "Event",
+    "Floods",
     "Key",
     "Keyring",
     "Level",
