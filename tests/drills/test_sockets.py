@@ -134,6 +134,15 @@ def test_who_is_no_browser_and_has_no_cookie_may_open_one(build: Build) -> None:
     assert on(build(), handshake(None), first_message)["type"] == "websocket.accept"
 
 
+@pytest.mark.parametrize(("csrf", "accepted"), [("off", True), ("report", False)])
+def test_only_off_leaves_handshakes_unjudged(build: Build, csrf: str, accepted: bool) -> None:
+    """CSR-11: "report" trusts a framework's own check, and none of those looks at a handshake."""
+    house = build(csrf=csrf)
+    asked = handshake(house.visitor().login(), ("origin", "https://evil.test"))
+    assert (on(house, asked, first_message)["type"] == "websocket.accept") is accepted
+    assert house.control.manager.noise.totals == ({} if accepted else {"csrf_denied": 1})
+
+
 async def _revoked(house: House, clock: Clock, handle: str) -> str:
     await asyncio.to_thread(house.control.registry.revoke, handle)
     return "operator"
