@@ -8,8 +8,10 @@ from .core.floods import Floods
 from .core.manager import SessionManager
 from .core.model import Event, Level, Record
 from .core.policies import Action, Policy, SessionLimit, Timeouts, Verdict, timeouts
+from .core.presets import preset
 from .core.sealed import Sealed
 from .core.session import ALL, Session, Typed
+from .core.stepup import AskAgain, GoTo
 from .flow.registry import Registry
 from .stores.memory import MemoryStore
 from .stores.urls import open_async_store, open_store
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL",
     "Action",
+    "AskAgain",
     "AsyncRegistry",
     "CoatcheckError",
     "ConfigError",
@@ -29,6 +32,7 @@ __all__ = [
     "DeviceBinding",
     "Event",
     "Floods",
+    "GoTo",
     "Key",
     "Keyring",
     "Level",
@@ -49,6 +53,7 @@ __all__ = [
     "near",
     "open_async_store",
     "open_store",
+    "preset",
     "timeouts",
 ]
 
