@@ -27,8 +27,8 @@ ENTERS = {
     # an application may name its store by a URL: faces and urls know the stores for it
     "adapters": {"core", "flow", "stores.faces", "stores.urls"},
     "legacy": {"core"},
-    # the probe application stands inside our own two middlewares
-    "testing": {"core", "flow", "adapters.asgi", "adapters.wsgi"},
+    # the probe application stands inside our own two middlewares, and the conformance suite judges the receivers
+    "testing": {"core", "flow", "adapters.asgi", "adapters.wsgi", "receivers"},
     "receivers": {"core", "flow"},
     "notify": {"core"},
     "console": {"core", "flow"},
@@ -89,14 +89,19 @@ ONLY_IN = {
     "pymysql": ("stores/mysql/", "legacy/shelves.py"),
     "asyncmy": ("stores/mysql/",),
     "redis": ("stores/redis/", "legacy/shelves.py"),
-    "cryptography": ("core/", "legacy/litestar.py", "testing/conformance/devices.py"),
+    # the conformance suite signs as browsers and identity providers do
+    "cryptography": (
+        "core/",
+        "legacy/litestar.py",
+        *(f"testing/conformance/{one}.py" for one in ("devices", "provider")),
+    ),
     "httpx2": ("testing/conformance/wire.py",),
     "joserfc": ("core/jose.py",),
     "ua_parser": ("core/agents.py",),
     "smtplib": ("notify/mail.py",),
     "urllib.request": ("notify/webhook.py",),
     "argon2": ("demo/",),
-    "jinja2": ("console/", "demo/"),
+    "jinja2": ("console/", "demo/", "testing/conformance/"),
     "uvicorn": ("cli/", "demo/"),
     "rich": ("cli/", "demo/"),
     "typer": ("cli/", "demo/"),

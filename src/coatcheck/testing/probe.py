@@ -202,6 +202,14 @@ class Probe:
             return _json({"user": session.subject, "handle": session.handle})
         return Answer(303, [TEXT, ("location", call.query.get("to", "/me"))])
 
+    def callback(self, call: Call) -> Steps:
+        """Come back from an identity provider: logs in by the state that this browser began with, once, or 400."""
+        began = yield call.exchange.take(call.session, "state")
+        if began is None or began != call.query.get("state"):
+            return _json({"error": "state"}, 400)
+        call.session.login(call.query.get("user", "alice"))
+        return Answer(303, [TEXT, ("location", "/me")])
+
     def logout(self, call: Call) -> Steps:
         """Log out: here, or everywhere."""
         yield from ()
@@ -463,6 +471,7 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/replace"): Probe.replace,
     ("GET", "/form"): Probe.form_page,
     ("POST", "/login"): Probe.login,
+    ("GET", "/callback"): Probe.callback,
     ("POST", "/logout"): Probe.logout,
     ("GET", "/me"): Probe.me,
     ("GET", "/private"): Probe.private,
