@@ -103,7 +103,7 @@ ONLY_IN = {
     "argon2": ("demo/",),
     "jinja2": ("console/", "demo/", "testing/conformance/"),
     "uvicorn": ("cli/", "demo/"),
-    "rich": ("cli/", "demo/"),
+    "rich": ("cli/", "demo/", "testing/conformance/"),
     "typer": ("cli/", "demo/"),
     "pytest": ("testing/",),
 }
