@@ -33,7 +33,7 @@ ENTERS = {
     "notify": {"core"},
     "console": {"core", "flow"},
     # `coatcheck conform` is the outside part of the conformance suite
-    "cli": {"", "testing.conformance", "console", "core", "demo", "flow", "stores"},
+    "cli": {"", "testing.conformance", "console", "core", "demo", "flow", "legacy.urls", "stores"},
     "demo": {"", "adapters", "core", "flow", "stores"},
 }
 

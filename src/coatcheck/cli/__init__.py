@@ -5,6 +5,7 @@ door       the options that commands share, and a store opened behind them
 sessions   list and show
 revoke     sessions revoke
 upkeep     purge and events
+migrate    from store to store; takeover: from another library
 keys       keys list, rotate and revoke
 conform    judges somebody's application from outside
 views      what may be shown of a record and of an event: never a proof, never a value

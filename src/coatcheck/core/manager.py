@@ -308,15 +308,15 @@ class SessionManager:
 
     def may_convert(self, request: Request, mark: Record | None) -> bool:
         """Tell whether a request may turn an old session into one of ours; `mark` is what the store holds of it."""
-        return self._converting.may_convert(request, mark, self.now())
+        return self.converting.may_convert(request, mark, self.now())
 
     def made(self, claim: Claim, old: Old, client: Client, floor: Instant) -> Made | None:
         """Return the session that an old one becomes, or None: it no longer counts. Raises DataError."""
-        return self._converting.made(claim, old, self.now(), salt=self.salt, client=client, floor=floor)
+        return self.converting.made(claim, old, self.now(), salt=self.salt, client=client, floor=floor)
 
     def mark_of(self, claim: Claim, handle: Handle) -> Record:
         """Return what tells from now on which session an old token became."""
-        return self._converting.mark_of(claim, handle, self.now())
+        return self.converting.mark_of(claim, handle, self.now())
 
     def open_converted(
         self,
@@ -340,7 +340,8 @@ class SessionManager:
         return session
 
     @property
-    def _converting(self) -> Converter:
+    def converting(self) -> Converter:
+        """What turns sessions of another library into ours; raises ConfigError if the settings name none."""
         if self._converter is None:
             message = "the settings name no sessions of another library (legacy=[...])"
             raise ConfigError(message)

@@ -413,10 +413,10 @@ class AsyncExchange:
         if claim is None or self._conversions is None:
             return None
         floor = await self.floor()
-        record, following = await self._conversions.found(request, claim, floor)
-        if record is None:
+        found = await self._conversions.found(request, claim, floor)
+        if found.record is None:
             return None
-        return self.manager.open_converted(request, claim, record, following, self._make, floor)
+        return self.manager.open_converted(request, found.claim, found.record, found.following, self._make, floor)
 
     async def _look_at_epochs(self) -> None:
         now = self.manager.now()
