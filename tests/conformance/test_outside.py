@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import secrets
 import sys
 import threading
 from collections.abc import Iterator
@@ -100,6 +101,33 @@ def test_our_own_passes_but_for_plain_http(capsys: pytest.CaptureFixture[str]) -
     assert failing.keys() == {"CKE-01", "CCH-02"}, failing
     assert rows["TRM-01"]["verdict"] == "pass"
     assert rows["TOK-09"]["verdict"] == "open", "what cannot be seen is not passed"
+
+
+def crowded() -> Any:
+    """An application that keeps two sessions of a user, and looks at the first half of a token only."""
+    alive: list[str] = []
+
+    def app(environ: dict[str, Any], start: Any) -> list[bytes]:
+        token = environ.get("HTTP_COOKIE", "").partition("coat=")[2][:16]
+        headers, status = [("Content-Type", "text/plain")], "200 OK"
+        if environ["PATH_INFO"] == "/login" and environ["REQUEST_METHOD"] == "POST":
+            made = secrets.token_hex(16)
+            alive[:] = [*alive[-1:], made[:16]]
+            headers.append(("Set-Cookie", f"coat={made}; HttpOnly"))
+        elif environ["PATH_INFO"] == "/me" and token not in alive:
+            status = "401 Unauthorized"
+        start(status, headers)
+        return [b"hello"]
+
+    return app
+
+
+def test_rows_are_judged_on_a_session_that_is_alive(capsys: pytest.CaptureFixture[str]) -> None:
+    with served(crowded()) as url:
+        _, rows = report(capsys, url)
+    assert rows["TOK-01"]["verdict"] == "fail", (
+        "the first logins were ended by the limit, and a dead token opens nothing"
+    )
 
 
 def test_without_a_login_nothing_is_passed_that_needs_one(capsys: pytest.CaptureFixture[str]) -> None:
