@@ -56,8 +56,7 @@ def table() -> str:
     found = cited()
     for number in REQUIREMENTS:
         level, rows = found[number]
-        for row in rows:
-            lines.append(f"| {number} | L{level} | {row.id} | {row.says} | {verdict(row)} |")
+        lines += [f"| {number} | L{level} | {row.id} | {row.says} | {verdict(row)} |" for row in rows]
     return "\n".join(lines) + "\n"
 
 

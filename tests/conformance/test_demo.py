@@ -1,4 +1,4 @@
-"""`coatcheck conform` on the demo, under uvicorn, over plain http and over TLS: what its users get is what is judged."""
+"""`coatcheck conform` on the demo, under uvicorn, over plain http and over TLS: judged is what its users get."""
 
 import asyncio
 import json
