@@ -530,6 +530,16 @@ class SessionManager:
         self.noise.count(kind, address, self.now(), method=request.method, path=request.path)
 
 
+def manager_of(manager: SessionManager | None, settings: Keywords) -> SessionManager:
+    """Return the manager that an application gave, or one of the settings that it gave; ConfigError for both."""
+    if manager is None:
+        return SessionManager(**settings)
+    if settings:
+        message = f"give the manager or settings, not both (found {', '.join(sorted(settings))})"
+        raise ConfigError(message)
+    return manager
+
+
 def _converter_of(settings: Settings, realm: str, secrecy: Secrecy, entropy: Entropy) -> Converter | None:
     if not settings.legacy:
         return None
