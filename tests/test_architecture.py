@@ -102,9 +102,9 @@ ONLY_IN = {
     "smtplib": ("notify/mail.py",),
     "urllib.request": ("notify/webhook.py",),
     "argon2": ("demo/",),
-    "jinja2": ("console/", "demo/"),
+    "jinja2": ("console/", "demo/", "testing/conformance/"),
     "uvicorn": ("cli/", "demo/"),
-    "rich": ("cli/", "demo/"),
+    "rich": ("cli/", "demo/", "testing/conformance/"),
     "typer": ("cli/", "demo/"),
     "pytest": ("testing/",),
 }
