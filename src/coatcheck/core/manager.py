@@ -308,15 +308,15 @@ class SessionManager:
 
     def may_convert(self, request: Request, mark: Record | None) -> bool:
         """Tell whether a request may turn an old session into one of ours; `mark` is what the store holds of it."""
-        return self._converting.may_convert(request, mark, self.now())
+        return self.converting.may_convert(request, mark, self.now())
 
     def made(self, claim: Claim, old: Old, client: Client, floor: Instant) -> Made | None:
         """Return the session that an old one becomes, or None: it no longer counts. Raises DataError."""
-        return self._converting.made(claim, old, self.now(), salt=self.salt, client=client, floor=floor)
+        return self.converting.made(claim, old, self.now(), salt=self.salt, client=client, floor=floor)
 
     def mark_of(self, claim: Claim, handle: Handle) -> Record:
         """Return what tells from now on which session an old token became."""
-        return self._converting.mark_of(claim, handle, self.now())
+        return self.converting.mark_of(claim, handle, self.now())
 
     def open_converted(
         self,
@@ -340,7 +340,8 @@ class SessionManager:
         return session
 
     @property
-    def _converting(self) -> Converter:
+    def converting(self) -> Converter:
+        """What turns sessions of another library into ours; raises ConfigError if the settings name none."""
         if self._converter is None:
             message = "the settings name no sessions of another library (legacy=[...])"
             raise ConfigError(message)
@@ -455,11 +456,14 @@ class SessionManager:
 
     def allow_login(self, visit: Visit) -> None:
         """Raise Refusal where this request may not log anybody in: login CSRF plants the attacker's account (M4)."""
-        if visit.origin_proved or self.settings.csrf != "refuse":
+        embedded = csrf.is_embedded(visit.request)
+        if self.settings.csrf != "refuse" or (visit.origin_proved and not embedded):
             return
         self._heard("csrf_denied", visit.request)
         sentence = (
-            "A login needs evidence that it came from this site: Sec-Fetch-Site or Origin (browsers send them), "
+            "A page of another site asked for this login in a frame, an image or a script; send the user here instead."
+            if embedded
+            else "A login needs evidence that it came from this site: Sec-Fetch-Site or Origin (browsers send them), "
             "or the session's CSRF token. Test clients: headers={'Sec-Fetch-Site': 'same-origin'}."
         )
         raise Refusal(replies.forbidden("csrf", sentence), "login without same-origin evidence")
@@ -524,6 +528,16 @@ class SessionManager:
         """Count noise: what anybody can cause is never written as it comes (H4)."""
         address = self._clients.address(request)
         self.noise.count(kind, address, self.now(), method=request.method, path=request.path)
+
+
+def manager_of(manager: SessionManager | None, settings: Keywords) -> SessionManager:
+    """Return the manager that an application gave, or one of the settings that it gave; ConfigError for both."""
+    if manager is None:
+        return SessionManager(**settings)
+    if settings:
+        message = f"give the manager or settings, not both (found {', '.join(sorted(settings))})"
+        raise ConfigError(message)
+    return manager
 
 
 def _converter_of(settings: Settings, realm: str, secrecy: Secrecy, entropy: Entropy) -> Converter | None:

@@ -38,6 +38,7 @@ from ..core.model import (
     Ticket,
 )
 from ..core.session import Session
+from ..core.stepup import Of
 from .journal import log_events, logger
 
 if TYPE_CHECKING:
@@ -338,6 +339,16 @@ class Exchange:
         """Remove a key and return its value, or None: of all parallel requests, exactly one gets it."""
         return self._at_once(session, lambda data: data.pop(key, None))
 
+    def require_step_up(self, session: Session, of: Of = b"", *, level: int | None = None) -> str:
+        """Return the subject, if it authenticated for this very request: since it was first asked for, and once.
+
+        Otherwise raise Refusal, and remember for five minutes what it was: method, target, and `of`, which is the body,
+        or the fields that matter (they are shown again). `level`: at least that `Level`.
+        """
+        if self._at_once(session, session.may_once(of, level)):
+            return session.subject or ""
+        raise session.interrupted(of)
+
     def bump(self, session: Session, key: str, by: int = 1) -> int:
         """Add to a counter and return it; kept whatever becomes of the response.
 
@@ -398,10 +409,10 @@ class Exchange:
         if claim is None or self._conversions is None:
             return None
         floor = self.floor()
-        record, following = self._conversions.found(request, claim, floor)
-        if record is None:
+        found = self._conversions.found(request, claim, floor)
+        if found.record is None:
             return None
-        return self.manager.open_converted(request, claim, record, following, self._make, floor)
+        return self.manager.open_converted(request, found.claim, found.record, found.following, self._make, floor)
 
     def _look_at_epochs(self) -> None:
         now = self.manager.now()
