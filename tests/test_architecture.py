@@ -51,7 +51,7 @@ FLOORS = (
         *("paging", "proofs", "replies", "typed"),
     },
     {
-        *("csrf", "dbsc", "detectors", "exports", "notices", "policies", "roots", "rotation"),
+        *("csrf", "dbsc", "detectors", "exports", "floods", "notices", "policies", "roots", "rotation"),
         *("sealed", "secrecy", "session", "tokens"),
     },
     {"legacy"},
@@ -102,9 +102,9 @@ ONLY_IN = {
     "smtplib": ("notify/mail.py",),
     "urllib.request": ("notify/webhook.py",),
     "argon2": ("demo/",),
-    "jinja2": ("console/", "demo/"),
+    "jinja2": ("console/", "demo/", "testing/conformance/"),
     "uvicorn": ("cli/", "demo/"),
-    "rich": ("cli/", "demo/"),
+    "rich": ("cli/", "demo/", "testing/conformance/"),
     "typer": ("cli/", "demo/"),
     "pytest": ("testing/",),
 }

@@ -123,8 +123,8 @@ async def posted(request: Request, *, needs_session: bool = True) -> FormData:
     """
     form = await request.form(max_files=0, max_fields=16)
     session = session_of(request)
-    good = session.check_csrf(text(form, "csrf"))  # also where there is no session: it lets login() believe the form
-    if not needs_session if session.is_new else good:
+    good = session.check_csrf(text(form, "csrf"))  # a void ticket's is good, too, which is for signing in
+    if (not needs_session) if session.is_new else good:
         return form
     raise StaleFormError
 
