@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
 from coatcheck import SessionManager
-from coatcheck.adapters import asgi, wsgi
+from coatcheck.adapters import asgi, starlette, wsgi
 from coatcheck.cli.target import settings_at, settings_in
 from coatcheck.core.errors import ConfigError
 from coatcheck.core.settings import Settings
@@ -77,6 +79,8 @@ def test_what_stands_around_is_looked_through() -> None:
     ):
         assert settings_in(found) is manager.settings
     assert settings_in(_nothing) is None
+    later = Starlette(middleware=[Middleware(starlette.SessionMiddleware, store=memory, manager=manager)])
+    assert settings_in(later) is manager.settings
 
 
 def test_sanic_and_pyramid_are_found() -> None:

@@ -24,7 +24,7 @@ RECORD = Record(
     idle_for=3600.0,
     expires_at=NOON + 86400,
     subject="alice",
-    authenticated_at=NOON - 600,
+    authenticated_at=NOON - 10,
     methods=("pwd",),
     level=Level.AAL1,
 )

@@ -70,8 +70,6 @@ def lint(target: Target, standard: Standard = None, format: Format = "table") ->
 
     Exit code 1: something is an error.
     """
-    if standard is not None:
-        preset(standard)
     settings = settings_at(target)
     found = findings(settings, standard)
     if format == "json":
