@@ -194,13 +194,13 @@ read_whole: list[str] = []
 
 
 def endless(environ: dict[str, Any], start: Any) -> Iterator[bytes]:
-    """Answers with a body of 64 MB, with redirects that never end, or elsewhere."""
+    """Answers with a body of 32 MB, with redirects that never end, or elsewhere."""
     path = environ["PATH_INFO"]
     leads = {"/loop": "/loop", "/away": "https://evil.example/", "/port": "http://localhost:1/", "/in": "/page?a=b"}
     start("302 Found" if path in leads else "200 OK", [("Location", leads[path])] if path in leads else [])
     yield b""
     if path == "/endless":
-        for _ in range(1024):
+        for _ in range(512):
             yield b"x" * 65_536
         read_whole.append(path)
 
