@@ -129,7 +129,7 @@ def _of(found: Any, name: str) -> Any:
     """Return an attribute; None where there is none now: Sanic's manager, and proxies for what only a request has."""
     try:
         return getattr(found, name, None)
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever their property raises, it is not where ours are
         return None
 
 
