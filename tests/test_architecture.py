@@ -51,7 +51,7 @@ FLOORS = (
         *("paging", "proofs", "replies", "typed"),
     },
     {
-        *("csrf", "dbsc", "detectors", "exports", "notices", "policies", "roots", "rotation"),
+        *("csrf", "dbsc", "detectors", "exports", "floods", "notices", "policies", "roots", "rotation"),
         *("sealed", "secrecy", "session", "tokens"),
     },
     {"legacy"},
