@@ -24,6 +24,7 @@ OTHERWISE = {
     "CKE-13": "the cookie is Secure whatever the scheme seems to be; what a proxy says of it decides nothing",
     "CSR-12": "sockets have no tickets: the session's own cookie opens them",
     "CSR-14": "the console's pages are not part of this release",
+    "TRM-14": "no act of ours gives the reason key_rotation: a key that rotates ends no session",
     "DBS-15": "bindings over several sites are not offered",
 }
 """Rows that a library can fulfil wholly and that we fulfil in part, knowingly; the finding says what is shown."""

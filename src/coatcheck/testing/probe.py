@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
 from ..core.errors import SettledError
-from ..core.model import Level
+from ..core.model import Client, Level, Record
 from ..core.session import Session
 from ..core.stepup import GoTo
 from ..flow.async_ import AsyncExchange
@@ -302,12 +302,12 @@ class Probe:
         """List the subject's sessions."""
         subject = call.session.require_login()
         page = yield call.registry.find(subject)
-        shown = [{"handle": one.handle, "current": one.handle == call.session.handle} for one in page.items]
-        return _json({"sessions": shown})
+        return _json({"sessions": [_shown(one, call.session.handle) for one in page.items]})
 
     def end_session(self, call: Call) -> Steps:
-        """End one of the subject's sessions."""
-        subject = call.session.require_login()
+        """End one of the subject's sessions; with `within`, only with a proof that is as recent."""
+        within = call.query.get("within")
+        subject = call.session.require_login(within=None if within is None else float(within))
         handle = call.path.rpartition("/")[2]
         found = yield call.registry.revoke(handle, "owner", subject=subject)
         return _json({"ended": found}, 200 if found else 404)
@@ -380,6 +380,21 @@ class Probe:
         if "add" in call.query:
             cart.data.items.append(int(call.query["add"]))
         return _json({"items": cart.data.items, "why": call.session.ended_because})
+
+
+def _shown(record: Record, current: str | None) -> dict[str, Any]:
+    """Return what a user is shown of a session of theirs."""
+    client = record.client or Client()
+    return {
+        "handle": record.handle,
+        "current": record.handle == current,
+        "created_at": record.created_at,
+        "seen_at": record.seen_at,
+        "methods": record.methods,
+        "level": record.level,
+        "address": client.address,
+        "agent": client.agent,
+    }
 
 
 def _late_token(session: Session) -> Iterator[bytes]:
