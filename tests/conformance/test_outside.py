@@ -189,20 +189,29 @@ def test_what_is_missing_is_named_with_its_extra(
 # -- what one answer may cost ------------------------------------------------------------------------------------------
 
 
+read_whole: list[str] = []
+"""The paths whose long bodies were read to their end."""
+
+
 def endless(environ: dict[str, Any], start: Any) -> Iterator[bytes]:
-    """Answers with a body that never ends, with redirects that never end, or elsewhere."""
+    """Answers with a body of 32 MB, with redirects that never end, or elsewhere."""
     path = environ["PATH_INFO"]
     leads = {"/loop": "/loop", "/away": "https://evil.example/", "/port": "http://localhost:1/", "/in": "/page?a=b"}
     start("302 Found" if path in leads else "200 OK", [("Location", leads[path])] if path in leads else [])
     yield b""
-    while path == "/endless":
-        yield b"x" * 65_536
+    if path == "/endless":
+        for _ in range(512):
+            yield b"x" * 65_536
+        read_whole.append(path)
 
 
 def test_a_body_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "MOST_BODY", 200_000)
+    monkeypatch.setattr(wire, "EACH", 100.0)
+    read_whole.clear()
     with served(endless) as url, closing(Wire(url)) as line:
         assert len(line.ask("GET", "/endless").body) == 200_000
+    assert read_whole == []
 
 
 def test_a_body_that_trickles_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
