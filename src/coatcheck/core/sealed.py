@@ -286,6 +286,7 @@ def _plain(ticket: Ticket, record: Record, *, keep_client: bool) -> _Hidden:
         record.level,
         record.persistent,
         record.client if keep_client else None,
+        record.tenant,
     )
     raw = _encode(held)
     return _Hidden(bytes(-(len(raw) + _OVERHEAD) % 3) + raw)

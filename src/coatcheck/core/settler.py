@@ -202,7 +202,17 @@ class Settler:
             changes.append(made)
         else:
             cookies = () if visit.bare else self._cleared(visit)
-        return Outcome(changes=tuple(changes), durable=True, required=True, cookies=cookies)
+        headers = self._site_data(visit) if cookies else ()
+        return Outcome(changes=tuple(changes), durable=True, required=True, cookies=cookies, headers=headers)
+
+    def _site_data(self, visit: Visit) -> tuple[tuple[bytes, bytes], ...]:
+        """Return what has a browser forget more than our cookie; nothing, where the handler says what."""
+        named = self._settings.clear_site_data
+        if not named or any(name.lower() == b"clear-site-data" for name, _ in visit.headers):
+            return ()
+        # a new anonymous session, with the flash that says goodbye, is not to be taken along
+        kinds = [kind for kind in named if kind != "cookies" or not visit.data]
+        return ((b"clear-site-data", ", ".join(f'"{kind}"' for kind in kinds).encode("ascii")),) if kinds else ()
 
     def _settle_login(self, visit: Visit, before: list[Change] | tuple[()]) -> Outcome:
         login = visit.login
@@ -259,12 +269,13 @@ class Settler:
             again = replace(replies.UNAVAILABLE, body=b"Your session was just renewed; please try again.\n")
             return Outcome(reply=again)
         data = self.kept(visit, ticket, self._encoded(visit))
-        record = replace(records.succeeded(self._realm, old, ticket, now), data=data)
+        client = self._client(visit.request)
+        record = replace(records.succeeded(self._realm, old, ticket, now), data=data, seen_from=client)
         if visit.lasting is not None:
             record = records.lasting(record, visit.lasting, self._clocks)
         cookies = self._handed(visit, record, ticket, now)
         record = self._kept(record)
-        event = facts.about("session_renewed", record, now, self._client(visit.request), instead_of=old.handle)
+        event = facts.about("session_renewed", record, now, client, instead_of=old.handle)
         changes: list[Change] = [Replace(record=record, old=old.handle, was=old.version, events=(event,))]
         if visit.end_others and record.subject is not None:
             changes.append(self._others(record, visit.end_others))
@@ -359,8 +370,13 @@ class Settler:
         )
 
     def _settle_failed(self, visit: Visit, record: Record) -> Outcome:
-        """Settle a 5xx: activity counts, and a sealed cookie that is refused from now on must be replaced."""
+        """Settle a 5xx: activity and ends count, and a sealed cookie that is refused from now on must be replaced."""
         outcome = self._settle_read(visit)
+        if visit.end_others and visit.login is None and record.subject is not None:
+            # a revocation is kept whatever the status; what a login asked for falls with it
+            outcome = self._updated(visit, record, visit.base if self._sealer is None else b"")
+            others = self._others(record, visit.end_others)
+            outcome = replace(outcome, changes=(*outcome.changes, others), durable=True)
         ticket = visit.ticket
         if self._sealer is None or not visit.reseal or ticket is None:
             return outcome
@@ -411,10 +427,11 @@ class Settler:
         if ticket is None:
             raise AssertionError  # a believed record has its ticket
         changed = replace(record, data=self.kept(visit, ticket, data))
+        client = self._client(visit.request)
         renewed, following = records.renewed(self._realm_bytes, changed, ticket, self._entropy(32), now)
         seen_at = record.seen_at if visit.request.path in self._passive else max(record.seen_at, now)
-        renewed = replace(renewed, seen_at=seen_at, version=record.version + 1)
-        event = facts.about("session_renewed", record, now, self._client(visit.request))
+        renewed = replace(renewed, seen_at=seen_at, seen_from=client, version=record.version + 1)
+        event = facts.about("session_renewed", record, now, client)
         changes: list[Change] = [Update(record=renewed, was=record.version, events=(event,))]
         if visit.end_others and record.subject is not None:
             changes.append(self._others(record, visit.end_others))
