@@ -53,7 +53,7 @@ FLOORS = (
     {"legacy"},
     {"binder", "links", "records", "settings"},
     {"screen", "settler"},
-    {"converter"},
+    {"aftermath", "converter", "judge"},
     {"manager"},
 )
 

@@ -159,7 +159,7 @@ def test_a_copy_never_says_no_and_leaves_no_trace(
     for _ in range(2):
         assert desk.copied(record) is None
     assert desk.manager.noise.since is None
-    assert not desk.manager._noted
+    assert not desk.manager.judge.noted
 
 
 @pytest.mark.parametrize("settings", [{"data": Cart}, {"policies": [Rule()]}, {"timeouts": "nist-aal1"}])

@@ -120,7 +120,7 @@ class Life:
         session.update(values)
         outcome = manager.settle(session, 200, ())
         self.take(outcome)
-        manager.committed(session, outcome)
+        manager.after.committed(session, outcome)
         return session, outcome
 
 
@@ -180,7 +180,7 @@ def test_what_was_committed_is_what_later_changes_are_laid_on(life, secret):
     life.take(manager.settle(other, 200, ()))
     session["mine"] = 2
     manager.late(session)
-    life.take(manager.rebase(session, Conflict(life.record, "version")))
+    life.take(manager.after.rebase(session, Conflict(life.record, "version")))
     assert dict(life.open(manager)) == {"list": [1], "mine": 2}
 
 
@@ -194,9 +194,9 @@ def test_what_an_edit_stored_is_what_later_changes_are_laid_on(life, secret):
             other[f"theirs{number}"] = value
             other.pop("secret", None)
             life.take(manager.settle(other, 200, ()))
-            assert manager.overtaken(session, Conflict(life.record, "version"))
-        _, update = manager.edit(session, lambda data: data.update(n=data.get("n", 0) + 1))
-        manager.edited(session, lambda data: data.update(n=data.get("n", 0) + 1), update)
+            assert manager.after.overtaken(session, Conflict(life.record, "version"))
+        _, update = manager.after.edit(session, lambda data: data.update(n=data.get("n", 0) + 1))
+        manager.after.edited(session, lambda data: data.update(n=data.get("n", 0) + 1), update)
         life.record = update.record
     assert dict(session) == dict(life.open(manager)) == {"list": [1], "n": 3, "theirs0": 0, "theirs1": 1, "theirs2": 2}
     session.visit.wrote = False
@@ -210,7 +210,7 @@ def test_after_a_login_later_changes_are_laid_on_its_record(life, secret):
     session.login("ann", carry={"list", "secret"})
     outcome = manager.settle(session, 200, ())
     life.take(outcome)
-    manager.committed(session, outcome)
+    manager.after.committed(session, outcome)
     assert session["list"] == [1]
     assert manager.late(session).changes == ()
     other = life.open(manager)
@@ -218,7 +218,7 @@ def test_after_a_login_later_changes_are_laid_on_its_record(life, secret):
     life.take(manager.settle(other, 200, ()))
     session["mine"] = 2
     manager.late(session)
-    life.take(manager.rebase(session, Conflict(life.record, "version")))
+    life.take(manager.after.rebase(session, Conflict(life.record, "version")))
     assert dict(life.open(manager)) == {"list": [1], "mine": 2}
 
 
@@ -237,14 +237,14 @@ def test_it_can_be_switched_on_and_off_under_a_live_session(life):
 def test_an_edit_reads_and_writes_sealed(life):
     manager = life.manager()
     session = life.open(manager)
-    value, update = manager.edit(session, lambda data: data.pop("secret"))
+    value, update = manager.after.edit(session, lambda data: data.pop("secret"))
     assert value == "MARKED"
     assert update.record.data[:1] == SEALED
-    manager.edited(session, lambda data: data.pop("secret"), update)
+    manager.after.edited(session, lambda data: data.pop("secret"), update)
     life.record = update.record
     assert dict(life.open(manager)) == {"list": [1]}
     assert manager.settle(session, 200, ()).changes == ()
-    assert manager.edit(session, lambda data: data.get("secret")) == (None, None)
+    assert manager.after.edit(session, lambda data: data.get("secret")) == (None, None)
 
 
 def test_a_rebase_lays_plain_on_plain_and_seals_the_result(life):
@@ -253,7 +253,7 @@ def test_a_rebase_lays_plain_on_plain_and_seals_the_result(life):
     mine["mine"] = 1
     manager.settle(mine, 200, ())
     life.write(theirs=2)
-    outcome = manager.rebase(mine, Conflict(life.record, "version"))
+    outcome = manager.after.rebase(mine, Conflict(life.record, "version"))
     life.take(outcome)
     assert life.record.data[:1] == SEALED
     assert dict(life.open(manager)) == {"secret": "MARKED", "list": [1], "mine": 1, "theirs": 2}
@@ -264,9 +264,9 @@ def test_who_was_overtaken_reads_what_is_stored_now(life):
     mine = life.open(manager)
     mine["mine"] = 1
     life.write(theirs=2)
-    assert manager.overtaken(mine, Conflict(life.record, "version"))
+    assert manager.after.overtaken(mine, Conflict(life.record, "version"))
     assert mine["theirs"] == 2
-    _, update = manager.edit(mine, lambda data: data.update(n=1))
+    _, update = manager.after.edit(mine, lambda data: data.update(n=1))
     life.record = replace(update.record, version=update.was + 1)
     assert life.open(manager)["n"] == 1
 
@@ -382,7 +382,7 @@ def test_a_new_session_after_a_logout_has_its_own_key(life):
     outcome = manager.settle(session, 200, ())
     (made,) = [change for change in outcome.changes if isinstance(change, Insert)]
     assert made.record.data[:1] == SEALED
-    manager.committed(session, outcome)
+    manager.after.committed(session, outcome)
     life.record = None
     life.take(outcome)
     assert life.ticket.handle != old.handle

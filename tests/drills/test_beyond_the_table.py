@@ -198,7 +198,7 @@ def test_notes_are_bounded_and_safe_between_threads(clock: Clock) -> None:
             for tombstone in range(6000):
                 visit = types.SimpleNamespace(notes=(), copied=False)
                 event = Event(name="session_use_after_expire", at=clock.now, handle=f"{number}-{tombstone}")
-                manager._once(visit, event, 3600.0)  # type: ignore[arg-type]
+                manager.judge.once(visit, event, 3600.0)  # type: ignore[arg-type]
         except BaseException as error:  # noqa: BLE001 - shown below
             errors.append(error)
 
@@ -208,7 +208,7 @@ def test_notes_are_bounded_and_safe_between_threads(clock: Clock) -> None:
     for thread in threads:
         thread.join()
     assert errors == []
-    assert len(manager._noted) <= 4096 + len(threads)
+    assert len(manager.judge.noted) <= 4096 + len(threads)
 
 
 def test_who_presents_ended_tokens_over_and_over_writes_once_an_hour(house: House, clock: Clock) -> None:

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from coatcheck.core import ledger, tokens
-from coatcheck.core.manager import SessionManager
+from coatcheck.core.judge import Judge
 from coatcheck.core.settler import Settler
 from coatcheck.core.tokens import TokenClass
 
@@ -168,7 +168,7 @@ def _any_successor(patch: pytest.MonkeyPatch) -> None:
 
 def _forgiving(patch: pytest.MonkeyPatch) -> None:
     """Refuse the presenter of an old token, and leave it at that."""
-    patch.setattr(SessionManager, "_replayed", lambda *_: None)
+    patch.setattr(Judge, "_replayed", lambda *_: None)
 
 
 _GARBAGE, _STALE, _LATE = TokenClass.GARBAGE, TokenClass.STALE, TokenClass.LATE

@@ -252,7 +252,7 @@ class World:
         request = _request(tokens.value_of(ticket))
         found = self.manager.identify(request)
         assert found == ticket
-        self.manager._noted.clear()
+        self.manager.judge.noted.clear()
         session = self.manager.open(request, ticket, self.store.load(ticket.handle))
         assert not isinstance(session, Reply)
         return session
@@ -272,7 +272,7 @@ class World:
         yield said, _more(after, flight._replace(phase=READY))
         if self.rules.flaky:
             unsure = _clone(visit)
-            self.manager.unsighted(Session(unsure))
+            self.manager.after.unsighted(Session(unsure))
             yield f"the store fails: {said}", _more(state, flight._replace(phase=READY, visit=unsure))
 
     def _finish(self, state: State, flight: Flight, who: str) -> Iterator[Step]:
@@ -292,7 +292,7 @@ class World:
             self._copy(state)
             conflict = self.store.commit(self._entropy(16), outcome.changes, durable=outcome.durable)
             if conflict is None:
-                self.manager.committed(Session(visit), outcome)
+                self.manager.after.committed(Session(visit), outcome)
                 after = self._taken(state, outcome, flight.token)
             else:
                 yield from self._rebased(state, flight, visit, conflict, said)
@@ -300,7 +300,7 @@ class World:
         yield said, self._answered(after, flight, visit, outcome)
 
     def _rebased(self, state: State, flight: Flight, visit: Visit, conflict: Conflict, said: str) -> Iterator[Step]:
-        outcome = self.manager.rebase(Session(visit), conflict)
+        outcome = self.manager.after.rebase(Session(visit), conflict)
         said = f"{said}: conflict ({conflict.why})"
         if any(not isinstance(change, Touch) for change in outcome.changes):  # activity alone changes nothing here
             yield said, _more(state, flight._replace(phase=AGAIN, visit=visit, outcome=outcome))

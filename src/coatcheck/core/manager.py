@@ -4,59 +4,47 @@ Four questions, asked by the flow in this order:
 - `identify`: is there a ticket of ours on this request, and may the request be answered at all?
 - `open`: given the record that lies under its handle, which session does the handler get?
 - `settle`: given what the handler did and the response's start, what is to be committed, and which cookie goes out?
-- `rebase`: given that the commit met a newer record, what is to be committed instead?
-The classes of a token and the answers to them stand in docs/why/token.md; the order of tests here is theirs.
+- `after.rebase`: given that the commit met a newer record, what is to be committed instead?
+What a token is worth decides core/judge.py, what is committed core/settler.py, what then follows core/aftermath.py.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
-from hashlib import sha256
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from msgspec.structs import replace
 
-from . import codec, csrf, facts, policies, records, replies, tokens, typed
+from . import csrf, policies, replies, tokens
+from .aftermath import Aftermath
 from .clients import Clients
 from .cookies import MOST_HEADER, CookieWriter
-from .errors import ConfigError, DataError, Refusal, SettledError, StoreError
+from .errors import ConfigError, Refusal, StoreError
+from .judge import Judge
 from .model import (
     MOVED,
-    Change,
     Client,
-    Conflict,
-    End,
     Entropy,
     Epochs,
-    Event,
     Handle,
     Headers,
-    Held,
-    Insert,
     Instant,
-    Level,
-    Note,
     Outcome,
     Record,
-    Replace,
     Reply,
     Request,
     Ticket,
-    Touch,
-    Update,
 )
 from .noise import Noise
 from .screen import Screen
 from .sealed import Sealer, check_store
-from .session import RESERVED, All, Carry, Session, Visit
+from .session import Carry, Session, Visit, carried
 from .settings import Keywords, Settings, is_local, settings_of
 from .settler import Settler
-from .tokens import TokenClass
 
 if TYPE_CHECKING:
     from .binder import Binder
@@ -66,8 +54,6 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=Session)
 V = TypeVar("V")
-
-_MOST_NOTED = 4096
 
 
 class Absent(Enum):
@@ -80,8 +66,7 @@ class Absent(Enum):
 
 
 _NO_COOKIE = Absent.NO_COOKIE
-_GARBAGE, _ENDED, _CURRENT = TokenClass.GARBAGE, TokenClass.ENDED, tokens.CURRENT
-_STRAGGLER, _STALE = TokenClass.STRAGGLER, TokenClass.STALE
+_CURRENT = tokens.CURRENT
 _SAFE = csrf.SAFE_METHODS
 
 
@@ -105,20 +90,15 @@ class SessionManager:
         self.cookie = CookieWriter(chosen.cookie, comma_joined=chosen.comma_joined)
         self._sealer = sealer = _sealer_of(chosen, self.realm)
         self._alone = sealer is not None and sealer.alone
-        self._quiet = self.clocks.touch_every * 0.75
         self.noise = Noise()
         self._realm = self.realm.encode()
         self._exclude = tuple(chosen.exclude)
         self._fresh = tuple(chosen.fresh)
-        self._grace = self.clocks.grace
         self._renew = inf if self.clocks.renew is None else self.clocks.renew
         self._clients = Clients(chosen.trusted_proxies)
         self._screen = Screen(chosen, self._heard)
         self._check = self._screen.check
         self._calm = self._screen.any_host  # then an ordinary GET is never refused
-        self._plain = chosen.data is None and not chosen.policies
-        self._binder = binder = self._binder_of(chosen)
-        self.device_paths: frozenset[str] = frozenset() if binder is None else binder.paths
         self._settler = Settler(
             chosen,
             self.clocks,
@@ -129,10 +109,12 @@ class SessionManager:
             entropy=entropy,
             client=self.client,
         )
-        self._settler.binder = binder
-        self._secrecy = self._settler.secrecy
-        self._converter = _converter_of(chosen, self.realm, self._secrecy, entropy)
-        self._noted: OrderedDict[bytes, None] = OrderedDict()
+        secrecy = self._settler.secrecy
+        self.judge = Judge(chosen, self.realm, sealer=sealer, secrecy=secrecy, clients=self._clients, heard=self._heard)
+        self.after = Aftermath(chosen, self.realm, self._settler, sealer, now=clock, entropy=entropy)
+        self._binder = self._settler.binder = self.judge.binder = binder = self._binder_of(chosen)
+        self.device_paths: frozenset[str] = frozenset() if binder is None else binder.paths
+        self._converter = _converter_of(chosen, self.realm, secrecy, entropy)
 
     def check_store(self, store: object) -> None:
         """Raise ConfigError for a store, or none, that these settings cannot do with."""
@@ -200,7 +182,7 @@ class SessionManager:
         """
         visit = Visit(self, request, self.now())
         if isinstance(ticket, Ticket):
-            self._judge(visit, ticket, record, floor)
+            self.judge.judge(visit, ticket, record, floor)
         else:
             visit.bare = ticket is _NO_COOKIE
         if visit.answer is not None:
@@ -225,7 +207,7 @@ class SessionManager:
         if request.method not in _SAFE or request.kind != "http" or request.path.startswith(self._fresh):
             return None
         visit = Visit(self, request, self.now(), copied=True)
-        self._judge(visit, ticket, copy, floor)
+        self.judge.judge(visit, ticket, copy, floor)
         if visit.record is not copy or visit.standing is not _CURRENT or visit.step_up or visit.due:
             return None
         if copy.used_at is None or visit.arrived >= copy.used_at + self._renew:
@@ -241,7 +223,7 @@ class SessionManager:
             return
         held = visit.wrote or visit.lent or visit.typed is not None  # then a commit lays it on what is stored
         fresh = Visit(self, visit.request, visit.arrived)
-        self._judge(fresh, ticket, record, floor)
+        self.judge.judge(fresh, ticket, record, floor)
         visit.presented, visit.presented_as, visit.standing = fresh.presented, fresh.presented_as, fresh.standing
         visit.step_up, visit.due, visit.level = fresh.step_up, fresh.due, fresh.level
         visit.bound, visit.unbound = fresh.bound, fresh.unbound
@@ -287,7 +269,7 @@ class SessionManager:
                 return replies.UNAVAILABLE
             if isinstance(ticket, Ticket):
                 visit = Visit(self, request, self.now(), reads_only=True)
-                self._judge(visit, ticket, None, floor)
+                self.judge.judge(visit, ticket, None, floor)
                 return make(visit)
         return replies.UNAVAILABLE if self.settings.store_down == "refuse" else self.blank(request, make)
 
@@ -301,179 +283,6 @@ class SessionManager:
             return None
         self._heard("csrf_denied", visit.request)
         return replies.cross_origin() if self.settings.csrf == "refuse" else None
-
-    def _judge(self, visit: Visit, ticket: Ticket, record: Record | None, floor: Instant) -> None:
-        if record is None:
-            return self._judge_alone(visit, ticket, floor)
-        if record.handle != ticket.handle:
-            message = f"the store answered {ticket.handle!r} with another record"
-            raise StoreError(message)
-        now = visit.arrived
-        standing, proof = tokens.judge(self._realm, record, ticket, now, self._grace)
-        if standing is _GARBAGE:
-            return None if visit.copied else self._heard("session_garbage_token", visit.request)
-        visit.presented, visit.presented_as = record, standing
-        if record.handed_at > now + tokens.SKEW:  # a clock went back: refuse, but end nothing by it (TMO-13)
-            return self._once(visit, facts.about("session_from_the_future", record, now, None), 3600.0)
-        if standing is _ENDED:
-            return self._ended(visit, record)
-        idle = record.idle_for
-        in_time = now < record.expires_at and (idle is None or now < record.seen_at + idle)
-        if not (in_time and self._plain and not floor) and standing is not _STALE:
-            why = self._over(record, now, floor)
-            if why is not None:
-                return self._end(visit, record, why)
-        if standing >= _STRAGGLER:
-            return self._replayed(visit, record, standing)
-        if ticket.held is not None:
-            seen_at = self._seen_at(visit, ticket, ticket.held)
-            if seen_at < record.seen_at:  # others with this token were seen later than these cookies
-                if idle is not None and now >= seen_at + idle:
-                    return self._slept(visit, record)
-                record = replace(record, seen_at=seen_at)
-        if self._binder is not None and record.subject is not None and not self._admitted(visit, record, self._binder):
-            return None
-        return self._believe(visit, ticket, record, standing, proof)
-
-    def _judge_alone(self, visit: Visit, ticket: Ticket, floor: Instant) -> None:
-        """Judge a ticket without a record: it counts only where its seal alone may vouch for it."""
-        held = ticket.held
-        if held is None or not (self._alone or visit.reads_only):
-            return self._heard("session_unknown_token", visit.request)
-        now = visit.arrived
-        visit.presented = record = records.held(self.realm, ticket, held, self._seen_at(visit, ticket, held))
-        visit.presented_as = _CURRENT
-        if record.handed_at > now + tokens.SKEW:
-            return self._once(visit, facts.about("session_from_the_future", record, now, None), 3600.0)
-        why = self._over(record, now, floor)
-        if why is not None:
-            return self._end(visit, record, why)
-        return self._believe(visit, ticket, record, _CURRENT, b"")
-
-    def _seen_at(self, visit: Visit, ticket: Ticket, held: Held) -> Instant:
-        """Return when the bearer was last seen; the small cookie is looked at only where it could matter."""
-        if self._sealer is None or visit.arrived - held.seen_at < self._quiet:
-            return held.seen_at
-        return self._sealer.seen_at(ticket, visit.request.header(b"cookie"))
-
-    def _over(self, record: Record, now: Instant, floor: Instant) -> str | None:
-        why = policies.over(record, self.settings.policies, now)
-        if why is None and (record.authenticated_at or record.created_at) < floor:
-            return "epoch"
-        return why
-
-    def _believe(self, visit: Visit, ticket: Ticket, record: Record, standing: TokenClass, proof: bytes) -> None:
-        now, held = visit.arrived, ticket.held
-        try:
-            base = self._secrecy.read(ticket, record.data) if held is None else held.data
-            data = codec.decode(base)
-            if not self._plain and self.settings.data is not None:
-                typed.to_type(data, self.settings.data)
-        except (codec.UnknownVersion, DataError) as error:
-            return self._once(visit, facts.about("session_unreadable", record, now, None, why=str(error)), 3600.0)
-        if not self._plain and self.settings.policies:
-            verdict = self._verdict(record, now)
-            if verdict.action is policies.Action.END:
-                return self._end(visit, record, verdict.because or "policy")
-            visit.step_up = verdict.action is policies.Action.STEP_UP
-            visit.due = verdict.action is policies.Action.RENEW
-        visit.ticket, visit.standing = ticket, standing
-        visit.base, visit.data = base, data
-        if record.persistent and records.lapsed(record, self.clocks, now):
-            record = self._remembered(visit, ticket, record)
-        elif held is not None and record.level < held.level:
-            self._cut(visit)  # it was lowered before, but the answer that said so brought no cookie
-        if record.used_at is None and standing is _CURRENT:
-            visit.urgent = (Touch(handle=record.handle, seen_at=now, turn_proof=proof),)
-            record = replace(record, used_at=now, nonce=None, seen_at=now, version=record.version + 1)
-        if visit.confirmed is not None and not visit.urgent:  # if something else must be stored first: the next time
-            record = replace(record, binding=visit.confirmed)
-            visit.urgent = (Update(record=record, was=record.version),)
-            record = replace(record, version=record.version + 1)
-        visit.record = record
-        visit.level = record.level
-        return None
-
-    def _admitted(self, visit: Visit, record: Record, binder: Binder) -> bool:
-        """Tell whether a session's binding to its device lets this request have it."""
-        judgement = binder.judge(visit, record)
-        if judgement.name == "OVER":
-            self._end(visit, record, "unbound")
-        return judgement.name == "ADMITTED"
-
-    def _remembered(self, visit: Visit, ticket: Ticket, record: Record) -> Record:
-        """Drop a remembered login whose plain clocks ran out: who it is stays known, what it may do does not."""
-        self._cut(visit)
-        data = self._kept(ticket, visit.base)
-        lower = replace(record, level=int(Level.REMEMBERED), data=data, seen_at=visit.arrived)
-        if visit.standing == TokenClass.CURRENT and record.used_at is None:
-            lower = replace(lower, used_at=visit.arrived, nonce=None)
-        visit.urgent = (Update(record=lower, was=record.version),)
-        visit.urgent_required = True
-        return replace(lower, version=record.version + 1)
-
-    def _cut(self, visit: Visit) -> None:
-        """Cut the data to what may move on, as in a login; a sealed cookie must be told."""
-        visit.data = self.carried(visit.data, None)
-        visit.base = codec.encode(visit.data)
-        if self._sealer is not None:
-            visit.asked = visit.reseal = True
-
-    def _kept(self, ticket: Ticket, data: bytes) -> bytes:
-        """Return what of the data the store keeps."""
-        return self._secrecy.kept(ticket, data) if self._sealer is None else b""
-
-    def _verdict(self, record: Record, now: Instant) -> policies.Verdict:
-        return max((policy.judge(record, (), now) for policy in self.settings.policies), key=lambda v: v.action)
-
-    def _end(self, visit: Visit, record: Record, why: str) -> None:
-        visit.ended_because = why
-        by_clock = visit.arrived >= record.deadline
-        event = facts.about("session_expired", record, visit.arrived, self.client(visit.request), reason=why)
-        ending = End(
-            handle=record.handle, because=why, if_seen_at=record.seen_at if by_clock else None, events=(event,)
-        )
-        visit.urgent, visit.urgent_required = (ending,), True
-
-    def _ended(self, visit: Visit, record: Record) -> None:
-        if record.ended_because == MOVED:  # it lives on there; only a worker that was forgotten comes here
-            message = f"session {record.handle!r} was moved to another store; open that one, or both by a moving+ URL"
-            raise StoreError(message)
-        visit.ended_because = record.ended_because
-        event = facts.used_after_end(record, visit.arrived, self.client(visit.request))
-        self._once(visit, event, 3600.0)
-
-    def _slept(self, visit: Visit, record: Record) -> None:
-        """Refuse a copy of a sealed cookie that lay unused for the idle timeout, though its session lives (D52)."""
-        visit.ended_because = "idle"
-        client = self.client(visit.request)
-        event = facts.about("session_use_after_expire", record, visit.arrived, client, because="idle", kind="copy")
-        self._once(visit, event, 3600.0)
-
-    def _replayed(self, visit: Visit, record: Record, standing: TokenClass) -> None:
-        kind = standing.name.lower() if self._sealer is None else "older"
-        event = facts.reuse(record, visit.arrived, self.client(visit.request), kind)
-        # an older sealed token is what a browser holds whose answers came in another order: no evidence of theft
-        if standing is TokenClass.STRAGGLER or self.settings.on_theft == "note" or self._sealer is not None:
-            return self._once(visit, event, 60.0)
-        visit.ended_because = "theft"
-        visit.urgent = (End(handle=record.handle, because="theft", events=(event,)),)
-        visit.urgent_required = True
-        return None
-
-    def _once(self, visit: Visit, event: Event, period: float) -> None:
-        """Note a fact once per session, kind and period: the commit id is the same for all who see it."""
-        if visit.copied:
-            return
-        window = int(event.at // period)
-        kind = event.detail.get("kind", "")
-        commit_id = sha256(f"{event.name}\0{event.handle}\0{kind}\0{window}".encode()).digest()[:16]
-        if commit_id in self._noted:
-            return
-        if len(self._noted) >= _MOST_NOTED:
-            self._noted.popitem(last=False)  # one step: threads share this
-        self._noted[commit_id] = None
-        visit.notes = (*visit.notes, (commit_id, event))
 
     # -- sessions of another library ---------------------------------------------------------------------------------
 
@@ -550,7 +359,7 @@ class SessionManager:
             now=self.now,
             entropy=self.entropy,
             client=self.client,
-            once=self._once,
+            once=self.judge.once,
             heard=self._heard,
         )
 
@@ -579,7 +388,7 @@ class SessionManager:
             raise AssertionError  # `device_named` asked
         over = None if record is None else self.over(record, floor)
         if record is not None and over is None and self.settings.policies:
-            verdict = self._verdict(record, self.now())
+            verdict = self.judge.verdict(record, self.now())
             over = (verdict.because or "policy") if verdict.action is policies.Action.END else None
         return binder.refresh(request, name, record, over)
 
@@ -601,186 +410,7 @@ class SessionManager:
         """Return what was written after the response started, as far as it needs no cookie."""
         return self._settler.late(session.visit)
 
-    # -- after the commit --------------------------------------------------------------------------------------------
-
-    def rebase(self, session: Session, conflict: Conflict, *, unsure: bool = False) -> Outcome:
-        """Return what to commit instead, given what the store holds now; nothing, where the session is over."""
-        visit = session.visit
-        current = conflict.current
-        if conflict.why in ("limit", "epoch") and visit.login is not None:
-            return self._login_refused(visit, conflict.why)
-        if conflict.why == "exists":  # another session has this handle: once in 2^54 or so
-            visit.planned = None
-            if visit.renew is not None and visit.record is not None:
-                visit.renew = self.mint(visit.record.subject, visit.record.handle)
-            login = visit.login
-            visit.login = None if login is None else replace(login, ticket=self.mint(login.subject))
-            return self.settle(session, visit.status, visit.headers)
-        if current is None or current.ended_at is not None or visit.record is None:
-            return self._dropped(visit, current)
-        if self._sealer is not None:
-            return self._settled_again(session, visit.record, current)
-        if current.turn_proof != visit.record.turn_proof or current.used_at != visit.record.used_at:
-            visit.standing = TokenClass.FORMER_GRACE if visit.login is None and visit.renew is None else visit.standing
-        if visit.typed is not None:
-            visit.data = typed.from_type(visit.typed.data)
-            visit.typed = None
-        theirs = self._opened(visit, current)
-        visit.data, visit.wrote = records.merged(visit.base, visit.data, theirs, unsure=unsure), True
-        visit.record, visit.base = current, theirs
-        if self.settings.data is not None:
-            try:
-                typed.to_type(visit.data, self.settings.data)
-            except DataError as error:
-                visit.data = codec.decode(theirs)
-                return Outcome(reply=replies.conflict("conflict", f"a parallel request changed the session: {error}"))
-        return self.settle(session, visit.status, visit.headers)
-
-    def seen_again(self, session: Session, outcome: Outcome, stored: Record | None) -> Outcome:
-        """Return what becomes of a sealed write, given the stub as it is now: nothing, where it came too late."""
-        visit = session.visit
-        visit.unguarded = False
-        live = stored is not None and stored.ended_at is None
-        if live and visit.record is not None and stored is not None and stored.turn_proof == visit.record.turn_proof:
-            return outcome
-        return self.rebase(session, Conflict(stored, "version" if live else "gone"))
-
-    def _settled_again(self, session: Session, was: Record, current: Record) -> Outcome:
-        """Settle on the stub as it is now; where a monotonic key changed meanwhile, what was written is too old."""
-        visit = session.visit
-        if current.turn_proof != was.turn_proof:
-            visit.login = visit.renew = None
-            visit.data, visit.typed, visit.wrote, visit.reseal = codec.decode(visit.base), None, False, False
-            return Outcome(reply=replies.conflict("conflict", "A parallel request changed the session; try again."))
-        visit.record = replace(current, seen_at=min(current.seen_at, was.seen_at))
-        return self.settle(session, visit.status, visit.headers)
-
-    def _login_refused(self, visit: Visit, why: str) -> Outcome:
-        visit.login = None
-        if why == "limit":
-            sentence = "There are too many sessions of this account; end one and log in again."
-            return Outcome(reply=replies.forbidden("session_limit", sentence))
-        return Outcome(reply=replies.forbidden("login_required", "The account's sessions were ended; log in again."))
-
-    def _dropped(self, visit: Visit, current: Record | None) -> Outcome:
-        """Drop what a request wrote to a session that ended meanwhile: nothing is revived, no cookie is touched."""
-        was = visit.record
-        acted = visit.login is not None or visit.renew is not None or bool(visit.end_others)
-        visit.login = visit.renew = None
-        visit.end_others = ""
-        visit.record, visit.ended_because = None, None if current is None else current.ended_because
-        visit.data, visit.base, visit.typed = {}, b"", None
-        changes: tuple[Change, ...] = ()
-        if was is not None:
-            event = facts.about(
-                "session_write_dropped", was, self.now(), self.client(visit.request), because=visit.ended_because
-            )
-            changes = (Note(events=(event,)),)
-        if not acted:
-            return Outcome(changes=changes, vary=("Cookie",))
-        refusal = self.challenge(visit, reauthenticate=False, within=None)
-        return Outcome(changes=changes, reply=refusal.reply)
-
-    def unsighted(self, session: Session) -> None:
-        """Take note that a first sight may not be stored: what this exchange writes is laid on what is stored then."""
-        visit = session.visit
-        if visit.record is not None:
-            visit.record = replace(visit.record, version=0)  # no stored record has it
-
-    def committed(self, session: Session, outcome: Outcome) -> None:
-        """Take note that an outcome is stored: what the handler asked for is done, later writes build on it."""
-        visit = session.visit
-        for change in outcome.changes:
-            if isinstance(change, Update):
-                visit.record, visit.base = change.record, self._base_of(visit)
-            elif isinstance(change, Insert | Replace):
-                visit.ticket, visit.standing = self._csrf_ticket(visit), TokenClass.CURRENT
-                visit.record, visit.base = change.record, self._base_of(visit)
-                visit.level = change.record.level
-            elif isinstance(change, End) and visit.logout and visit.login is None:
-                visit.record = visit.presented = visit.ticket = None
-                visit.base, visit.level = b"", int(Level.ANONYMOUS)
-        visit.login = visit.renew = None
-        visit.logout = visit.end_others = ""
-        visit.wrote = False
-
-    def _base_of(self, visit: Visit) -> bytes:
-        """Return the data that later writes build on."""
-        if self._sealer is None:
-            return visit.offered
-        return visit.base if visit.sent is None else visit.sent
-
-    def edit(self, session: Session, change: Callable[[dict[str, Any]], V]) -> tuple[V, Update | None]:
-        """Apply a change to the *stored* data, for one conditional commit of its own: for what must happen once."""
-        visit = session.visit
-        record = visit.record
-        if record is None:
-            visit.wrote = True
-            return change(visit.data), None
-        if self._sealer is not None:
-            return self._edit_sealed(visit, record, change)
-        base = self._opened(visit, record)
-        stored = codec.decode(base)
-        value = change(stored)
-        data = codec.encode(stored)
-        if data == base:
-            return value, None
-        kept = self._settler.kept(visit, visit.ticket, data)
-        return value, Update(record=replace(record, data=kept, version=record.version + 1), was=record.version)
-
-    def _edit_sealed(
-        self, visit: Visit, record: Record, change: Callable[[dict[str, Any]], V]
-    ) -> tuple[V, Update | None]:
-        """Change what the cookie brought, and have every older cookie refused: so of all that present it, one wins."""
-        self.need_store("take and bump")
-        if visit.reads_only:
-            message = "the store does not answer: until it does, this session can only be read"
-            raise StoreError(message)
-        if visit.outcome is not None or visit.request.kind == "websocket" or visit.ticket is None:
-            message = "a sealed session is changed by a cookie, which only the start of a response can carry"
-            raise SettledError(message)
-        brought = codec.decode(visit.base)
-        value = change(brought)
-        if codec.encode(brought) == visit.base:
-            return value, None
-        visit.turned = tokens.turned(visit.ticket, self.entropy)
-        changed = records.turned(self._realm, record, visit.turned, self.now())
-        return value, Update(record=replace(changed, version=record.version + 1), was=record.version)
-
-    def edited(self, session: Session, change: Callable[[dict[str, Any]], Any], update: Update) -> None:
-        """Take note that an edit is stored: the handler's own data follows, its other changes stay unsaved."""
-        visit = session.visit
-        change(visit.data)
-        visit.lent = True
-        if self._sealer is None:
-            visit.record, visit.base = update.record, visit.offered
-            return
-        brought = codec.decode(visit.base)
-        change(brought)
-        visit.record, visit.base = update.record, codec.encode(brought)
-        visit.ticket, visit.turned = visit.turned, None
-        visit.asked = visit.reseal = True
-
-    def overtaken(self, session: Session, conflict: Conflict) -> bool:
-        """Take in what is stored now; return whether the session still lives."""
-        visit = session.visit
-        current = conflict.current
-        if current is None or current.ended_at is not None:
-            return False
-        if self._sealer is not None:
-            same = visit.record is not None and visit.record.turn_proof == current.turn_proof
-            visit.record = current
-            return same
-        theirs = self._opened(visit, current)
-        visit.data, visit.wrote = records.merged(visit.base, visit.data, theirs, unsure=False), True
-        visit.record, visit.base = current, theirs
-        return True
-
-    def _opened(self, visit: Visit, record: Record) -> bytes:
-        """Return the encoded data of this visit's record, as it is stored now."""
-        if visit.ticket is None:
-            raise AssertionError  # a believed record has its ticket
-        return self._secrecy.read(visit.ticket, record.data)
+    # -- open connections ---------------------------------------------------------------------------------------------
 
     def over(self, record: Record | None, floor: Instant = 0.0, opened: Record | None = None) -> str | None:
         """Return why an open connection's session is over, given its record as it is stored now; None: it lives.
@@ -793,7 +423,7 @@ class SessionManager:
             return "unknown"
         if record.ended_at is not None:
             return record.ended_because
-        return self._over(record, self.now(), floor)
+        return self.judge.over(record, self.now(), floor)
 
     def ends_at(self, record: Record | None, opened: Record | None = None) -> Instant:
         """Return the moment at which a record is over by its clocks and policies, untouched; see `over`."""
@@ -837,18 +467,12 @@ class SessionManager:
             raise ConfigError(message)
 
     def carried(self, data: dict[str, Any], carry: Carry | None) -> dict[str, Any]:
-        """Return the named keys; a validator may refuse a value, reserved keys never move."""
-        chosen = self.settings.carry if carry is None else carry
-        if isinstance(chosen, All):
-            return {key: value for key, value in data.items() if key not in RESERVED}
-        kept = {key: data[key] for key in chosen if key in data and key not in RESERVED}
-        if isinstance(chosen, dict):
-            return {key: value for key, value in kept.items() if chosen[key](value)}
-        return kept
+        """Return the keys that move into a login."""
+        return carried(data, self.settings.carry if carry is None else carry)
 
     def csrf_token(self, visit: Visit) -> str:
         """Return a fresh, masked spelling of the session's CSRF token."""
-        ticket = self._csrf_ticket(visit)
+        ticket = visit.ticket_to_be
         if ticket is None:
             message = "there is no session to make a CSRF token for"
             raise ConfigError(message)
@@ -861,11 +485,6 @@ class SessionManager:
         if ticket is None or visit.record is None or visit.logout:
             return False
         return csrf.verify(tokens.csrf_key(self._realm, ticket.family), ticket.handle, token)
-
-    def _csrf_ticket(self, visit: Visit) -> Ticket | None:
-        if visit.login is not None:
-            return visit.login.ticket
-        return visit.renew or (visit.planned if visit.record is None or visit.logout else visit.ticket)
 
     def challenge(self, visit: Visit, *, reauthenticate: bool, within: float | None) -> Refusal:
         """Return the refusal that asks for a login."""

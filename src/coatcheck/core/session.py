@@ -15,7 +15,21 @@ import msgspec
 from . import replies, typed
 from .codec import SCALARS
 from .errors import ConfigError, DataError, Refusal, SettledError
-from .model import Because, Change, Event, Handle, Headers, Instant, Level, Outcome, Record, Reply, Request, Ticket
+from .model import (
+    Because,
+    Change,
+    Client,
+    Event,
+    Handle,
+    Headers,
+    Instant,
+    Level,
+    Outcome,
+    Record,
+    Reply,
+    Request,
+    Ticket,
+)
 
 T = TypeVar("T")
 
@@ -33,6 +47,16 @@ RESERVED: Final = frozenset({"next", "state", "nonce", "code_verifier", "oauth_s
 """Keys that never move: whoever planted an anonymous session would choose where its victim goes after login."""
 
 MOST_SUBJECT = 255
+
+
+def carried(data: dict[str, Any], chosen: Carry) -> dict[str, Any]:
+    """Return the chosen keys; a validator may refuse a value, reserved keys never move."""
+    if isinstance(chosen, All):
+        return {key: value for key, value in data.items() if key not in RESERVED}
+    kept = {key: data[key] for key in chosen if key in data and key not in RESERVED}
+    if isinstance(chosen, Mapping):
+        return {key: value for key, value in kept.items() if chosen[key](value)}
+    return kept
 
 
 class Login(msgspec.Struct, frozen=True):
@@ -120,6 +144,13 @@ class Visit(msgspec.Struct, eq=False):
     sent: bytes | None = None  # the data in the cookie that goes out
     unguarded: bool = False  # no primary change goes with it, that would be refused were the session over
 
+    @property
+    def ticket_to_be(self) -> Ticket | None:
+        """What the session goes by once this exchange is over."""
+        if self.login is not None:
+            return self.login.ticket
+        return self.renew or (self.planned if self.record is None or self.logout else self.ticket)
+
     def __repr__(self) -> str:
         """Show no secret."""
         return f"<Visit of {self.record!r}>"
@@ -132,6 +163,10 @@ class Counter(Protocol):
 
     def mint(self, subject: str | None = None, instead_of: Handle | None = None) -> Ticket:
         """Return a ticket for a new session of a subject, or for one that takes another's place."""
+        ...
+
+    def client(self, request: Request) -> Client:
+        """Return who is at the other end."""
         ...
 
     def allow_login(self, visit: Visit) -> None:

@@ -461,7 +461,7 @@ class Exchange:
             if visit.urgent_required:
                 return self._away(request, error)
             logger.warning("session store: %s", error)
-            self.manager.unsighted(session)
+            self.manager.after.unsighted(session)
         return session
 
     def _reopened(self, request: Request, session: Session) -> Session | Reply:
@@ -491,9 +491,9 @@ class Exchange:
                 unsure = unsure or error.unsure
             else:
                 if conflict is None:
-                    manager.committed(session, outcome)
+                    manager.after.committed(session, outcome)
                     return outcome
-                outcome = manager.rebase(session, conflict, unsure=unsure)
+                outcome = manager.after.rebase(session, conflict, unsure=unsure)
                 if not outcome.changes:
                     return outcome
                 if monotonic() >= deadline:
@@ -509,7 +509,7 @@ class Exchange:
             stored = None if record is None else self.store.load(record.handle)
         except StoreError as error:
             return self._failed(outcome, error)
-        return self.manager.seen_again(session, outcome, stored)
+        return self.manager.after.seen_again(session, outcome, stored)
 
     def _failed(self, outcome: Outcome, error: StoreError) -> Outcome:
         if outcome.required:
@@ -532,14 +532,14 @@ class Exchange:
                 return None
         deadline = monotonic() + COMMIT_DEADLINE
         while True:
-            value, update = self.manager.edit(session, change)
+            value, update = self.manager.after.edit(session, change)
             if update is None:
                 return value
             conflict = self.store.commit(os.urandom(16), (update,), durable=False)
             if conflict is None:
-                self.manager.edited(session, change, update)
+                self.manager.after.edited(session, change, update)
                 return value
-            if not self.manager.overtaken(session, conflict):
+            if not self.manager.after.overtaken(session, conflict):
                 return None
             if monotonic() >= deadline:
                 message = "others kept changing the session"

@@ -41,8 +41,8 @@ from .steps import Again, Ask, Command, Steps, asked, number
 
 MARK_KEPT: Final = 60.0
 NOTE_KEPT: Final = 2 * 3600.0
-"""Seconds. A commit is tried again for a few; but a note that several processes write under one id (manager._once) for
-an hour."""
+"""Seconds. A commit is tried again for a few; but a note that several processes write under one id (core/judge.py,
+`once`) for an hour."""
 
 _CHUNK: Final = 500
 

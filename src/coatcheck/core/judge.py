@@ -1,0 +1,233 @@
+"""Which session a presented token opens: its class, its clocks and policies, and what follows from each.
+
+The classes and the answers to them stand in docs/why/token.md; the order of tests here is theirs.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from . import codec, facts, policies, records, tokens, typed
+from .clients import Clients
+from .errors import DataError, StoreError
+from .model import MOVED, End, Event, Held, Instant, Level, Record, Request, Ticket, Touch, Update
+from .sealed import Sealer
+from .secrecy import Secrecy
+from .session import Visit, carried
+from .settings import Settings
+from .tokens import TokenClass
+
+if TYPE_CHECKING:
+    from .binder import Binder
+
+_MOST_NOTED = 4096
+
+_GARBAGE, _ENDED, _CURRENT = TokenClass.GARBAGE, TokenClass.ENDED, tokens.CURRENT
+_STRAGGLER, _STALE = TokenClass.STRAGGLER, TokenClass.STALE
+
+
+class Judge:
+    """The rules for what is presented; what they decide is left in the visit."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        realm: str,
+        *,
+        sealer: Sealer | None,
+        secrecy: Secrecy,
+        clients: Clients,
+        heard: Callable[[str, Request], None],
+    ) -> None:
+        """Take the settings, what opens sealed and secret data, and where noise is counted."""
+        self.binder: Binder | None = None
+        self.noted: OrderedDict[bytes, None] = OrderedDict()
+        self._settings, self._clocks = settings, settings.clocks
+        self._realm, self._realm_bytes = realm, realm.encode()
+        self._sealer, self._secrecy = sealer, secrecy
+        self._alone = sealer is not None and sealer.alone
+        self._clients, self._heard = clients, heard
+        self._grace = self._clocks.grace
+        self._quiet = self._clocks.touch_every * 0.75
+        self._plain = settings.data is None and not settings.policies
+
+    def judge(self, visit: Visit, ticket: Ticket, record: Record | None, floor: Instant) -> None:
+        """Leave in the visit what a ticket is worth, given the record under its handle; see `SessionManager.open`."""
+        if record is None:
+            return self._by_its_seal(visit, ticket, floor)
+        if record.handle != ticket.handle:
+            message = f"the store answered {ticket.handle!r} with another record"
+            raise StoreError(message)
+        now = visit.arrived
+        standing, proof = tokens.judge(self._realm_bytes, record, ticket, now, self._grace)
+        if standing is _GARBAGE:
+            return None if visit.copied else self._heard("session_garbage_token", visit.request)
+        visit.presented, visit.presented_as = record, standing
+        if record.handed_at > now + tokens.SKEW:  # a clock went back: refuse, but end nothing by it (TMO-13)
+            return self.once(visit, facts.about("session_from_the_future", record, now, None), 3600.0)
+        if standing is _ENDED:
+            return self._ended(visit, record)
+        idle = record.idle_for
+        in_time = now < record.expires_at and (idle is None or now < record.seen_at + idle)
+        if not (in_time and self._plain and not floor) and standing is not _STALE:
+            why = self.over(record, now, floor)
+            if why is not None:
+                return self._end(visit, record, why)
+        if standing >= _STRAGGLER:
+            return self._replayed(visit, record, standing)
+        if ticket.held is not None:
+            seen_at = self._seen_at(visit, ticket, ticket.held)
+            if seen_at < record.seen_at:  # others with this token were seen later than these cookies
+                if idle is not None and now >= seen_at + idle:
+                    return self._slept(visit, record)
+                record = replace(record, seen_at=seen_at)
+        if self.binder is not None and record.subject is not None and not self._admitted(visit, record, self.binder):
+            return None
+        return self._believe(visit, ticket, record, standing, proof)
+
+    def _by_its_seal(self, visit: Visit, ticket: Ticket, floor: Instant) -> None:
+        """Judge a ticket without a record: it counts only where its seal alone may vouch for it."""
+        held = ticket.held
+        if held is None or not (self._alone or visit.reads_only):
+            return self._heard("session_unknown_token", visit.request)
+        now = visit.arrived
+        visit.presented = record = records.held(self._realm, ticket, held, self._seen_at(visit, ticket, held))
+        visit.presented_as = _CURRENT
+        if record.handed_at > now + tokens.SKEW:
+            return self.once(visit, facts.about("session_from_the_future", record, now, None), 3600.0)
+        why = self.over(record, now, floor)
+        if why is not None:
+            return self._end(visit, record, why)
+        return self._believe(visit, ticket, record, _CURRENT, b"")
+
+    def _seen_at(self, visit: Visit, ticket: Ticket, held: Held) -> Instant:
+        """Return when the bearer was last seen; the small cookie is looked at only where it could matter."""
+        if self._sealer is None or visit.arrived - held.seen_at < self._quiet:
+            return held.seen_at
+        return self._sealer.seen_at(ticket, visit.request.header(b"cookie"))
+
+    def over(self, record: Record, now: Instant, floor: Instant) -> str | None:
+        """Return why a record is over at a moment, by its clocks, its policies or an epoch; None: it lives."""
+        why = policies.over(record, self._settings.policies, now)
+        if why is None and (record.authenticated_at or record.created_at) < floor:
+            return "epoch"
+        return why
+
+    def _believe(self, visit: Visit, ticket: Ticket, record: Record, standing: TokenClass, proof: bytes) -> None:
+        now, held = visit.arrived, ticket.held
+        try:
+            base = self._secrecy.read(ticket, record.data) if held is None else held.data
+            data = codec.decode(base)
+            if not self._plain and self._settings.data is not None:
+                typed.to_type(data, self._settings.data)
+        except (codec.UnknownVersion, DataError) as error:
+            return self.once(visit, facts.about("session_unreadable", record, now, None, why=str(error)), 3600.0)
+        if not self._plain and self._settings.policies:
+            verdict = self.verdict(record, now)
+            if verdict.action is policies.Action.END:
+                return self._end(visit, record, verdict.because or "policy")
+            visit.step_up = verdict.action is policies.Action.STEP_UP
+            visit.due = verdict.action is policies.Action.RENEW
+        visit.ticket, visit.standing = ticket, standing
+        visit.base, visit.data = base, data
+        if record.persistent and records.lapsed(record, self._clocks, now):
+            record = self._remembered(visit, ticket, record)
+        elif held is not None and record.level < held.level:
+            self._cut(visit)  # it was lowered before, but the answer that said so brought no cookie
+        if record.used_at is None and standing is _CURRENT:
+            visit.urgent = (Touch(handle=record.handle, seen_at=now, turn_proof=proof),)
+            record = replace(record, used_at=now, nonce=None, seen_at=now, version=record.version + 1)
+        if visit.confirmed is not None and not visit.urgent:  # if something else must be stored first: the next time
+            record = replace(record, binding=visit.confirmed)
+            visit.urgent = (Update(record=record, was=record.version),)
+            record = replace(record, version=record.version + 1)
+        visit.record = record
+        visit.level = record.level
+        return None
+
+    def _admitted(self, visit: Visit, record: Record, binder: Binder) -> bool:
+        """Tell whether a session's binding to its device lets this request have it."""
+        judgement = binder.judge(visit, record)
+        if judgement.name == "OVER":
+            self._end(visit, record, "unbound")
+        return judgement.name == "ADMITTED"
+
+    def _remembered(self, visit: Visit, ticket: Ticket, record: Record) -> Record:
+        """Drop a remembered login whose plain clocks ran out: who it is stays known, what it may do does not."""
+        self._cut(visit)
+        data = self._kept(ticket, visit.base)
+        lower = replace(record, level=int(Level.REMEMBERED), data=data, seen_at=visit.arrived)
+        if visit.standing == TokenClass.CURRENT and record.used_at is None:
+            lower = replace(lower, used_at=visit.arrived, nonce=None)
+        visit.urgent = (Update(record=lower, was=record.version),)
+        visit.urgent_required = True
+        return replace(lower, version=record.version + 1)
+
+    def _cut(self, visit: Visit) -> None:
+        """Cut the data to what may move on, as in a login; a sealed cookie must be told."""
+        visit.data = carried(visit.data, self._settings.carry)
+        visit.base = codec.encode(visit.data)
+        if self._sealer is not None:
+            visit.asked = visit.reseal = True
+
+    def _kept(self, ticket: Ticket, data: bytes) -> bytes:
+        """Return what of the data the store keeps."""
+        return self._secrecy.kept(ticket, data) if self._sealer is None else b""
+
+    def verdict(self, record: Record, now: Instant) -> policies.Verdict:
+        """Return the strictest word of the application's policies."""
+        return max((policy.judge(record, (), now) for policy in self._settings.policies), key=lambda v: v.action)
+
+    def _end(self, visit: Visit, record: Record, why: str) -> None:
+        visit.ended_because = why
+        by_clock = visit.arrived >= record.deadline
+        event = facts.about("session_expired", record, visit.arrived, self._clients.of(visit.request), reason=why)
+        ending = End(
+            handle=record.handle, because=why, if_seen_at=record.seen_at if by_clock else None, events=(event,)
+        )
+        visit.urgent, visit.urgent_required = (ending,), True
+
+    def _ended(self, visit: Visit, record: Record) -> None:
+        if record.ended_because == MOVED:  # it lives on there; only a worker that was forgotten comes here
+            message = f"session {record.handle!r} was moved to another store; open that one, or both by a moving+ URL"
+            raise StoreError(message)
+        visit.ended_because = record.ended_because
+        event = facts.used_after_end(record, visit.arrived, self._clients.of(visit.request))
+        self.once(visit, event, 3600.0)
+
+    def _slept(self, visit: Visit, record: Record) -> None:
+        """Refuse a copy of a sealed cookie that lay unused for the idle timeout, though its session lives (D52)."""
+        visit.ended_because = "idle"
+        client = self._clients.of(visit.request)
+        event = facts.about("session_use_after_expire", record, visit.arrived, client, because="idle", kind="copy")
+        self.once(visit, event, 3600.0)
+
+    def _replayed(self, visit: Visit, record: Record, standing: TokenClass) -> None:
+        kind = standing.name.lower() if self._sealer is None else "older"
+        event = facts.reuse(record, visit.arrived, self._clients.of(visit.request), kind)
+        # an older sealed token is what a browser holds whose answers came in another order: no evidence of theft
+        if standing is TokenClass.STRAGGLER or self._settings.on_theft == "note" or self._sealer is not None:
+            return self.once(visit, event, 60.0)
+        visit.ended_because = "theft"
+        visit.urgent = (End(handle=record.handle, because="theft", events=(event,)),)
+        visit.urgent_required = True
+        return None
+
+    def once(self, visit: Visit, event: Event, period: float) -> None:
+        """Note a fact once per session, kind and period: the commit id is the same for all who see it."""
+        if visit.copied:
+            return
+        window = int(event.at // period)
+        kind = event.detail.get("kind", "")
+        commit_id = sha256(f"{event.name}\0{event.handle}\0{kind}\0{window}".encode()).digest()[:16]
+        if commit_id in self.noted:
+            return
+        if len(self.noted) >= _MOST_NOTED:
+            self.noted.popitem(last=False)  # one step: threads share this
+        self.noted[commit_id] = None
+        visit.notes = (*visit.notes, (commit_id, event))
