@@ -43,7 +43,7 @@ FLOORS = (
     {"errors"},
     {"model"},
     {
-        *("clients", "codec", "cookies", "facts", "jose", "keyring", "ledger", "noise"),
+        *("clients", "codec", "cookies", "epochs", "facts", "jose", "keyring", "ledger", "noise"),
         *("paging", "proofs", "replies", "typed"),
     },
     {

@@ -248,7 +248,7 @@ def evicted(record: Record, most: int, newcomer: Record, now: Instant) -> Event:
     """Return the fact that a session ended for one too many, and from where that came: it may be a phisher's (L5)."""
     known = record.seen_from or record.client or Client()
     where = {"known_address": known.address, "known_agent": known.agent}
-    detail = {"because": "limit", "most": most, "by": newcomer.handle, **where}
+    detail: dict[str, object] = {"because": "limit", "most": most, "by": newcomer.handle, **where}
     return replace(_event("excess_sessions_exceeded", record, now, detail), client=newcomer.client)
 
 

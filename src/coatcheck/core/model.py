@@ -18,8 +18,8 @@ Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 Because: TypeAlias = Literal[
     "logout", "idle", "absolute", "limit", "operator", "owner", "theft", "superseded", "replaced",
-    "factor_change", "role_change", "account_disabled", "epoch", "policy", "sso_logout", "caep", "key_rotation", "moved",
-    "unbound",
+    "factor_change", "role_change", "account_disabled", "epoch", "policy", "sso_logout", "caep", "key_rotation",
+    "moved", "unbound",
 ]  # fmt: skip
 MOVED: Final = "moved"
 """Why a session ended in a store from which it was moved to another: it lives on there."""

@@ -267,7 +267,7 @@ class Settler:
         now = self._now()
         if visit.standing == TokenClass.FORMER_GRACE:
             again = replace(replies.UNAVAILABLE, body=b"Your session was just renewed; please try again.\n")
-            return Outcome(reply=again)
+            return replace(self._settle_failed(visit, old), reply=again)  # who is to be ended, ends now
         data = self.kept(visit, ticket, self._encoded(visit))
         client = self._client(visit.request)
         record = replace(records.succeeded(self._realm, old, ticket, now), data=data, seen_from=client)

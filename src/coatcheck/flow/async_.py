@@ -168,6 +168,8 @@ class AsyncExchange:
         self._salted = not getattr(store, "sharded", False)
         if log_events not in store.listeners:
             store.listeners.append(log_events)
+        if manager.settings.on_event is not None:
+            _listen(manager, store)
 
     async def begin(self, request: Request, *, device: bool = True) -> Session | Reply:
         """Return the session of a request, or the answer that goes out in the handler's place.
@@ -434,8 +436,7 @@ class AsyncExchange:
             raise StoreError(message)
         self.manager.salt = epochs.salt
         self._salted = True
-        scopes = epochs.scopes
-        self._floor = max(self._floor, scopes.get("*", 0.0), scopes.get("realm:" + self.manager.realm, 0.0))
+        self._floor = max(self._floor, self.manager.learn(epochs.scopes))
         self._epochs_at = now
 
     async def _look_back(self, now: Instant) -> None:
@@ -549,6 +550,13 @@ class AsyncExchange:
                 message = "others kept changing the session"
                 raise StoreError(message)
             await sleep(random.uniform(0.0, 0.002))  # noqa: S311 - jitter, no secret
+
+
+def _listen(manager: SessionManager, store: AsyncStore) -> None:
+    """Import what few need only where it is asked for."""
+    from .hearing import listen
+
+    listen(store.listeners, manager.settings.on_event, manager.realm)
 
 
 def _conversions_of(manager: SessionManager, store: AsyncStore) -> AsyncConversions:

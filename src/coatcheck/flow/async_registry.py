@@ -106,7 +106,7 @@ class AsyncRegistry:
         because: Because = "operator",
         actor: str | None = None,
     ) -> None:
-        """End what was authenticated before a moment (seconds since 1970, UTC): a subject's, a tenant's, or everybody's.
+        """End what was authenticated before a moment (seconds since 1970, UTC): of a subject, a tenant, or everybody.
 
         A tenant's and everybody's are refused within a second in every process, and ended as they are met. Raises
         ConfigError for a moment in the future: logins would be refused until then.

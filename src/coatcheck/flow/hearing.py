@@ -84,17 +84,21 @@ class Hearing:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            loop = self._loop
-            if loop is None or not loop.is_running():
-                return False
-            try:
-                loop.call_soon_threadsafe(self._on_loop)
-            except RuntimeError:  # it was closed just now
-                return False
-            return True
+            return self._on_earlier_loop()
         if self._loop is not loop or self._task is None or self._task.done():
             self._loop = loop
             self._task = loop.create_task(self._tell_awaited())
+        return True
+
+    def _on_earlier_loop(self) -> bool:
+        """Do so from a thread, on the loop that stored an event before."""
+        loop = self._loop
+        if loop is None or not loop.is_running():
+            return False
+        try:
+            loop.call_soon_threadsafe(self._on_loop)
+        except RuntimeError:  # it was closed just now
+            return False
         return True
 
     async def _tell_awaited(self) -> None:

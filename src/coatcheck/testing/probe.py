@@ -191,7 +191,8 @@ class Probe:
         token = form.get("csrf_token") or call.headers.get("x-csrf-token")
         if token:
             session.check_csrf(token)
-        session.login(form["user"], remember=_yes(form.get("remember")), level=int(form.get("level", Level.AAL1)))
+        remember, level = _yes(form.get("remember")), int(form.get("level", Level.AAL1))
+        session.login(form["user"], remember=remember, level=level, tenant=form.get("tenant"))
         if "cart" in form:
             session["cart"] = form["cart"]
         if call.headers.get("content-type", "").startswith(JSON):
@@ -250,9 +251,15 @@ class Probe:
     def password(self, call: Call) -> Steps:
         """Change a password: a factor changes, so this session is renewed and the others end."""
         yield from ()
-        session = call.session
-        session.login(session.require_login(within=600))
-        session.end_others("factor_change")
+        call.session.require_login(within=600)
+        call.session.password_changed()
+        return _json({"changed": True})
+
+    def roles(self, call: Call) -> Steps:
+        """Take another role: this session goes on under another name, the others end."""
+        yield from ()
+        call.session.require_login()
+        call.session.roles_changed()
         return _json({"changed": True})
 
     def pay(self, call: Call) -> Steps:
@@ -436,6 +443,7 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/echo"): Probe.echo,
     ("POST", "/account/email"): Probe.email,
     ("POST", "/account/password"): Probe.password,
+    ("POST", "/account/roles"): Probe.roles,
     ("POST", "/pay"): Probe.pay,
     ("GET", "/account/sessions"): Probe.sessions,
     ("POST", "/account/sessions/revoke-others"): Probe.end_others,
