@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _SKIP_RENEWAL = frozenset({204, 206, 304})
 _THEFT = (TokenClass.STRAGGLER, TokenClass.LATE, TokenClass.STALE)
 _CURRENT = TokenClass.CURRENT
+_CHANGED = ("factor_change", "role_change")
 _NOTHING = Outcome()
 _COOKIE = ("Cookie",)
 _TOO_LATE = "written after the response started, when no cookie could be sent any more"
@@ -132,7 +133,7 @@ class Settler:
         elif visit.logout:
             outcome = self._settle_logout(visit, failed)
         elif failed:
-            outcome = self._settle_read(visit) if record is None else self._settle_failed(visit, record)
+            outcome = self._settle_failed(visit, record)
         elif visit.login is not None:
             outcome = self._settle_login(visit, ())
         elif visit.renew is not None:
@@ -369,18 +370,32 @@ class Settler:
             vary=_COOKIE if visit.consulted else (),
         )
 
-    def _settle_failed(self, visit: Visit, record: Record) -> Outcome:
+    def _settle_failed(self, visit: Visit, record: Record | None) -> Outcome:
         """Settle a 5xx: activity and ends count, and a sealed cookie that is refused from now on must be replaced."""
-        outcome = self._settle_read(visit)
-        if visit.end_others and visit.login is None and record.subject is not None:
-            # a revocation is kept whatever the status; what a login asked for falls with it
-            outcome = self._updated(visit, record, visit.base if self._sealer is None else b"")
-            others = self._others(record, visit.end_others)
-            outcome = replace(outcome, changes=(*outcome.changes, others), durable=True)
+        outcome = self._settle_ends(visit, record) if visit.end_others else self._settle_read(visit)
+        if record is None:
+            return outcome
         ticket = visit.ticket
         if self._sealer is None or not visit.reseal or ticket is None:
             return outcome
         return replace(outcome, cookies=self._resealed(visit, record, ticket, visit.base))
+
+    def _settle_ends(self, visit: Visit, record: Record | None) -> Outcome:
+        """End a subject's other sessions whatever the status; what a login asked for falls with it.
+
+        But a factor or a role that was changed is changed, although the page that should have said so failed.
+        """
+        login, because = visit.login, visit.end_others
+        if login is not None and because not in _CHANGED:
+            return self._settle_read(visit)
+        subject = login.subject if login is not None else None if record is None else record.subject
+        if subject is None:
+            return self._settle_read(visit)
+        if record is None or record.subject != subject:
+            others = EndOthers(realm=self._realm, subject=subject, because=because)
+            return Outcome(changes=(others,), durable=True, required=True)
+        outcome = self._updated(visit, record, visit.base if self._sealer is None else b"")
+        return replace(outcome, changes=(*outcome.changes, self._others(record, because)), durable=True)
 
     def _settle_reads_only(self, visit: Visit) -> Outcome:
         """Settle while the store is away: what was only read goes out, everything else must wait."""

@@ -359,6 +359,16 @@ def _logout_then_login(session: Session) -> None:
     session.login("second")
 
 
+def _logout_then_flash(session: Session) -> None:
+    session.logout()
+    session["flashes"] = ["saved"]
+
+
+def _reset_password(session: Session) -> None:
+    session.login("alice")
+    session.password_changed()
+
+
 def _login_and_end_others(session: Session) -> None:
     session.login("alice")
     session.end_others()
@@ -374,6 +384,10 @@ ACTS: dict[str, Callable[[Session], Any]] = {
     "login-others": _login_and_end_others,
     "logout": lambda session: session.logout(),
     "logout-login": _logout_then_login,
+    "logout-flash": _logout_then_flash,
+    "reset": _reset_password,
+    "password-changed": lambda session: session.password_changed(),
+    "roles-changed": lambda session: session.roles_changed(),
     "renew": lambda session: session.renew(),
     "end-others": lambda session: session.end_others(),
     "lasting": lambda session: session.lasting(idle=60.0),
