@@ -30,6 +30,7 @@ ENTERS = {
     # the probe application stands inside our own two middlewares
     "testing": {"core", "flow", "adapters.asgi", "adapters.wsgi"},
     "receivers": {"core", "flow"},
+    "notify": {"core"},
     "console": {"core", "flow"},
     "cli": {"", "console", "core", "demo", "flow", "stores"},
     "demo": {"", "adapters", "core", "flow", "stores"},
@@ -43,7 +44,7 @@ FLOORS = (
     {"errors"},
     {"model"},
     {
-        *("clients", "codec", "cookies", "epochs", "facts", "jose", "keyring", "ledger", "noise"),
+        *("agents", "clients", "codec", "cookies", "epochs", "facts", "jose", "keyring", "ledger", "markup", "noise"),
         *("paging", "proofs", "replies", "typed"),
     },
     {
@@ -88,6 +89,9 @@ ONLY_IN = {
     "redis": ("stores/redis/", "legacy/shelves.py"),
     "cryptography": ("core/", "legacy/litestar.py"),
     "joserfc": ("core/jose.py",),
+    "ua_parser": ("core/agents.py",),
+    "smtplib": ("notify/mail.py",),
+    "urllib.request": ("notify/webhook.py",),
     "argon2": ("demo/",),
     "jinja2": ("console/", "demo/"),
     "uvicorn": ("cli/", "demo/"),

@@ -157,7 +157,8 @@ class Exchange:
         headers = [*headers_of(self._sent), ("Connection", "close")]
         if self._sent.body and not any(name.lower() == "content-length" for name, _ in headers):
             headers.append(("Content-Length", str(len(self._sent.body))))
-        begin = h11.Request(method=self._sent.method, target=self._sent.target.replace(" ", "%20"), headers=headers)
+        lines = [(name.encode(), value.encode("latin-1")) for name, value in headers]
+        begin = h11.Request(method=self._sent.method, target=self._sent.target.replace(" ", "%20"), headers=lines)
         self._socket.sendall(talk.send(begin) or b"")
         if self._sent.body:
             self._socket.sendall(talk.send(h11.Data(self._sent.body)) or b"")

@@ -5,7 +5,7 @@ import pytest
 from coatcheck.testing.clock import Clock
 
 from .conftest import Build
-from .house import FORM, ORIGIN, Ask, House, Pairs, Visitor
+from .house import COOKIE, FORM, ORIGIN, Ask, House, Pairs, Visitor
 
 EVIL = "https://evil.test"
 
@@ -168,3 +168,91 @@ def test_a_csrf_token_survives_a_hundred_renewals(build: Build, clock: Clock) ->
     assert len(tokens) == 101
     assert visitor.post("/echo?token=required", csrf_token=page).status == 200
     assert len({visitor.get("/form").body for _ in range(10)}) == 10, "spelt anew each time (BREACH)"
+
+
+SPENT = ["idle", "revoked", "logged out elsewhere", "never issued", "malformed"]
+
+
+def _spend(house: House, clock: Clock, visitor: Visitor, how: str) -> None:
+    """Leave the browser with a cookie that opens nothing; it stays there until the next login (H3)."""
+    if how == "idle":
+        clock.wind(3601)
+    elif how == "revoked":
+        house.control.registry.revoke((visitor.token or "").split(".")[1])
+    elif how == "logged out elsewhere":
+        house.control.registry.revoke_all("alice", because="owner")
+    else:
+        visitor.token = f"c1.{'A' * 18}.{'B' * 24}.{'C' * 24}" if how == "never issued" else "of another library"
+
+
+@pytest.mark.parametrize("how", SPENT)
+def test_a_browser_with_a_spent_cookie_gets_a_token_that_logs_in(house: House, clock: Clock, how: str) -> None:
+    """M4: it is given no new session over its cookie, so its login form's token belongs to that cookie."""
+    visitor = house.visitor()
+    visitor.login()
+    of_the_session = visitor.get("/form").body.decode()
+    _spend(house, clock, visitor, how)
+    spent, count = visitor.token, len(house.control.records())
+    token = visitor.get("/form").body.decode()
+    form = {"user": "alice", "csrf_token": token}
+    assert visitor.last is not None
+    assert visitor.last.set_cookies == []
+    assert visitor.post("/echo?token=required", csrf_token=token).status == 200
+    assert visitor.post("/echo?token=required", csrf_token=of_the_session).status == 403, "TRM-12: it died with it"
+    assert house.visitor().post("/echo?token=required", csrf_token=token).status == 403
+    assert house.visitor(f"c1.{'A' * 18}.{'B' * 24}.{'D' * 24}").post("/login", (), **form).status == 403
+    assert len(house.control.records()) == count
+    assert visitor.post("/login", (), user="alice").status == 403
+    assert visitor.post("/login", (), **form).status == 303
+    assert visitor.user == "alice"
+    assert visitor.post("/echo?token=required", csrf_token=token).status == 403, "it died with the login"
+    assert house.visitor(spent).user is None
+
+
+def test_two_cookies_of_our_name_get_no_token_that_counts(house: House) -> None:
+    """D20: whose it would be is not known."""
+    mallory, alice = house.visitor().login("mallory"), house.visitor().login()
+    both = (("cookie", f"{COOKIE}={mallory}; {COOKIE}={alice}"), ("origin", ORIGIN))
+    token = house.ask(Ask("GET", "/form", both)).body
+    answer = house.ask(Ask("POST", "/echo?token=required", (*both, FORM), b"csrf_token=" + token))
+    assert (answer.status, answer.set_cookies) == (403, [])
+
+
+def test_the_page_that_a_logout_answers_with_may_hold_a_form(house: House) -> None:
+    """Beyond D64: its token belongs to the session that the same answer begins."""
+    visitor = house.visitor()
+    visitor.login()
+    token = visitor.get("/form?do=logout").body.decode()
+    assert visitor.user is None
+    assert visitor.post("/echo?token=required", csrf_token=token).status == 200
+
+
+def test_a_token_that_no_cookie_can_follow_is_not_made(house: House) -> None:
+    """A form in a stream: a session cannot begin any more, so asking breaks the page rather than lie."""
+    visitor = house.visitor()
+    assert visitor.get("/form?late=1").body == b"token: too late"
+    visitor.login()
+    token = visitor.get("/form?late=1").body.decode().removeprefix("token: ")
+    assert visitor.post("/echo?token=required", csrf_token=token).status == 200
+
+
+def test_a_route_that_requires_a_token_does_so_whatever_else_holds(build: Build) -> None:
+    """CSR-06, M9: `csrf="off"`, an exempt path, headers of our own page, and a GET change nothing."""
+    for settings in ({"csrf": "off"}, {"csrf": "report"}, {"csrf_exempt": ["/echo"]}, {}):
+        visitor = build(**settings).visitor()
+        visitor.login()
+        answer = visitor.post("/echo?token=required")
+        assert (answer.status, answer.json["error"]) == (403, "csrf")
+        assert answer.header("cache-control") == "no-store"
+        token = visitor.get("/form").body.decode()
+        assert visitor.post("/echo?token=required", csrf_token=token).status == 200
+
+
+def test_a_missing_token_is_noted(house: House) -> None:
+    """CSR-09: as noise, with method and path, and without the token that came."""
+    visitor = house.visitor()
+    visitor.post("/echo?token=required", csrf_token="0123456789" * 6)
+    assert house.control.manager.noise.totals == {"csrf_denied": 1}
+    house.flush()
+    (event,) = house.events("csrf_denied")
+    assert "0123456789" not in repr(event)

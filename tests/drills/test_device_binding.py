@@ -22,6 +22,7 @@ from .house import COOKIE, FORM, ORIGIN, OURS, Answer, Ask, House, Pairs
 
 REGISTER, REFRESH = "/coatcheck/device/register", "/coatcheck/device/refresh"
 BOUND = f"{COOKIE}-b"
+BAD_PROOFS, ORDERS = 1000, 20
 BY_BROWSER = (("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "no-cors"), ("origin", ORIGIN))
 FROM_ELSEWHERE = (
     ("sec-fetch-site", "cross-site"),
@@ -581,7 +582,7 @@ def test_bad_proofs_end_nothing_and_write_nothing(bound: House, clock: Clock) ->
         "a.b.c",
     ]
     before, challenge = bound.commits, browser.challenge
-    for number in range(1000 if bound.kind == "wsgi" else 200):
+    for number in range(BAD_PROOFS if bound.kind == "wsgi" else BAD_PROOFS // 5):
         headers = (named, *_said(proofs[number % len(proofs)]))
         answer = bound.ask(Ask("POST", REFRESH, headers))
         assert answer.status == 403
@@ -608,7 +609,7 @@ def test_a_hundred_strangers_evict_no_challenge(bound: House) -> None:
 
 def test_a_refresh_beside_a_logout_brings_nothing_back(bound: House, clock: Clock) -> None:
     """D31, M14, E9: whichever comes first, no bound cookie counts after the logout, and no proof twice."""
-    for order in range(20):
+    for order in range(ORDERS):
         browser = Browser(bound).bind()
         proof = browser.key.proof(browser.challenge)
         cookie = "; ".join(f"{name}={value}" for name, value in browser.jar.items())

@@ -8,7 +8,7 @@ import pytest
 from bench import fuzz
 from bench.fuzz import Target
 
-SHARE = 30_000
+SHARE = 23_000
 
 
 @pytest.mark.parametrize("target", fuzz.targets(), ids=lambda target: target.name)

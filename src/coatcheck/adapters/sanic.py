@@ -340,7 +340,20 @@ def request_of(request: Request[Any, Any]) -> model.Request:
         request.query_string,
         request.client_ip.strip("[]") or None,
         "websocket" if scheme in ("ws", "wss") else "http",
+        _cookie_of(request),
     )
+
+
+def _cookie_of(request: Request[Any, Any]) -> bytes | None:
+    """Return the Cookie header as it came, where Sanic read it itself.
+
+    It strips header values as text, of any white space that Unicode knows: `U+2000 __Host-coat=...`, which a sibling
+    host can write, would become a cookie of our name (H11).
+    """
+    if not request.head:  # over ASGI and HTTP/3 nothing is stripped
+        return None
+    lines = (line.partition(b":") for line in request.head.split(b"\r\n"))
+    return b"; ".join(value for name, _, value in lines if name.lower() == b"cookie")
 
 
 def _visitor_of(request: Any) -> Visitor:

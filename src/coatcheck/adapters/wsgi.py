@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Unpack, overload
 
 from ..core.errors import ConfigError, Refusal
 from ..core.manager import SessionManager
@@ -299,10 +299,14 @@ def request_of(environ: Environ) -> Request:
         EnvironHeaders(environ),
         environ.get("QUERY_STRING", ""),
         environ.get("REMOTE_ADDR") or None,
-        # a server that hands sockets to WSGI applications (gevent, Flask-Sock) shows their handshake as a plain GET
-        "websocket" if environ.get("HTTP_UPGRADE", "").lower() == "websocket" else "http",
+        kind_of(environ),
         cookie_of(environ),
     )
+
+
+def kind_of(environ: Environ) -> Literal["http", "websocket"]:
+    """Return "websocket" for a handshake: servers that hand those to WSGI applications (gevent) show it as a GET."""
+    return "websocket" if environ.get("HTTP_UPGRADE", "").lower() == "websocket" else "http"
 
 
 _ORDINARY = """

@@ -122,7 +122,7 @@ class Binder:
         if dbsc.BOUNCED in request.query and request.method == "GET" and _is_safe_path(request.path):
             rest = "&".join(part for part in request.query.split("&") if part != dbsc.BOUNCED)
             target = (_quoted(request.path) + (f"?{_quoted(rest)}" if rest else "")).encode()
-            visit.answer = Reply(303, ((b"cache-control", b"no-store"), (b"location", target)))
+            visit.answer = Reply(303, (_HTML, (b"cache-control", b"no-store"), (b"location", target)))
             return Judgement.REFUSED
         return Judgement.ADMITTED
 
@@ -221,6 +221,8 @@ class Binder:
         if record is None or record.subject is None:
             self._heard("dbsc_registration_refused", request)
             return Outcome(reply=_REFUSED)
+        if visit.step_up:
+            return self._refuse(visit, record, "dbsc_registration_refused", "whoever brings it must log in again first")
         bound = dbsc.unpacked(record.binding)
         if bound is not None and bound.alg:
             return self._refuse(visit, record, "dbsc_rebind_refused", "the session has a key already")

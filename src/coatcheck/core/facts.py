@@ -6,9 +6,10 @@ maps to OCSF and ECS start from these names).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
-from .model import Client, Event, Instant, Record
+from .model import Client, Event, Instant, Record, Signal
 
 Severity: TypeAlias = Literal["info", "warning", "critical"]
 
@@ -27,6 +28,8 @@ _SEVERE: dict[str, Severity] = {
     "dbsc_registration_refused": "warning",
 }
 
+_SEVERE_ANSWERS: dict[str, Severity] = {"step_up": "warning", "end": "critical"}
+
 
 def severity(event: Event) -> Severity:
     """Return how loudly an event speaks: replays and uses after the end are critical, unless they are expected."""
@@ -34,6 +37,8 @@ def severity(event: Event) -> Severity:
         return "info"
     if event.detail.get("kind") == "older":  # a sealed cookie: answers in another order leave one behind, too
         return "warning"
+    if event.name == "session_context_changed":
+        return _SEVERE_ANSWERS.get(event.detail.get("action", ""), "info")
     return _SEVERE.get(event.name, "info")
 
 
@@ -76,6 +81,23 @@ def reuse(record: Record, now: Instant, client: Client, kind: str) -> Event:
         known_address=known.address,
         known_agent=known.agent,
         **age,
+    )
+
+
+def context_changed(record: Record, now: Instant, client: Client, signals: Sequence[Signal], action: str) -> Event:
+    """Return the fact that a session is presented from elsewhere than its login, and what was done about it."""
+    known = record.client or Client()
+    return about(
+        "session_context_changed",
+        record,
+        now,
+        client,
+        kind="+".join(sorted(signal.name for signal in signals)),
+        score=min(100, sum(signal.score for signal in signals)),
+        action=action,
+        reasons=[signal.reason for signal in signals],
+        known_address=known.address,
+        known_agent=known.agent,
     )
 
 

@@ -14,8 +14,9 @@ from msgspec.structs import replace
 
 from . import codec, facts, policies, records, tokens, typed
 from .clients import Clients
+from .detectors import Sight, inspected
 from .errors import DataError, StoreError
-from .model import MOVED, End, Event, Held, Instant, Level, Record, Request, Ticket, Touch, Update
+from .model import MOVED, End, Event, Held, Instant, Level, Record, Request, Signal, Ticket, Touch, Update
 from .sealed import Sealer
 from .secrecy import Secrecy
 from .session import Visit, carried
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from .binder import Binder
 
 _MOST_NOTED = 4096
+_ANSWERS = {
+    policies.Action.KEEP: "note",
+    policies.Action.RENEW: "renew",
+    policies.Action.STEP_UP: "step_up",
+    policies.Action.END: "end",
+}
 
 _GARBAGE, _ENDED, _CURRENT = TokenClass.GARBAGE, TokenClass.ENDED, tokens.CURRENT
 _STRAGGLER, _STALE = TokenClass.STRAGGLER, TokenClass.STALE
@@ -54,7 +61,8 @@ class Judge:
         self._clients, self._heard = clients, heard
         self._grace = self._clocks.grace
         self._quiet = self._clocks.touch_every * 0.75
-        self._plain = settings.data is None and not settings.policies
+        self._plain = settings.data is None and not settings.policies and not settings.detectors
+        self._detectors = tuple(settings.detectors)
         self._tenants: Mapping[str, Instant] = {}
 
     def learn(self, tenants: Mapping[str, Instant]) -> None:
@@ -136,12 +144,10 @@ class Judge:
                 typed.to_type(data, self._settings.data)
         except (codec.UnknownVersion, DataError) as error:
             return self.once(visit, facts.about("session_unreadable", record, now, None, why=str(error)), 3600.0)
-        if not self._plain and self._settings.policies:
-            verdict = self.verdict(record, now)
+        if not self._plain and (self._settings.policies or self._detectors):
+            verdict = self._weighed(visit, record)
             if verdict.action is policies.Action.END:
                 return self._end(visit, record, verdict.because or "policy")
-            visit.step_up = verdict.action is policies.Action.STEP_UP
-            visit.due = verdict.action is policies.Action.RENEW
         if record.suspected_at is not None:  # an old token of it was presented: who is this?
             visit.step_up = True
         visit.ticket, visit.standing = ticket, standing
@@ -190,9 +196,31 @@ class Judge:
         """Return what of the data the store keeps."""
         return self._secrecy.kept(ticket, data) if self._sealer is None else b""
 
-    def verdict(self, record: Record, now: Instant) -> policies.Verdict:
+    def verdict(self, record: Record, now: Instant, signals: tuple[Signal, ...] = ()) -> policies.Verdict:
         """Return the strictest word of the application's policies."""
-        return max((policy.judge(record, (), now) for policy in self._settings.policies), key=lambda v: v.action)
+        verdicts = (policy.judge(record, signals, now) for policy in self._settings.policies)
+        return max(verdicts, key=lambda verdict: (verdict.action, verdict.everything), default=policies.KEEP)
+
+    def _weighed(self, visit: Visit, record: Record) -> policies.Verdict:
+        """Ask the detectors what is strange about a request, and the policies what follows; leave it in the visit."""
+        now, request = visit.arrived, visit.request
+        if self._detectors and record.subject is not None:
+            registers = self.binder is not None and self.binder.registers(request)
+            sight = Sight(request, self._clients.of(request), registers)
+            visit.signals = inspected(self._detectors, record, sight, now)
+        verdict = self.verdict(record, now, visit.signals)
+        visit.step_up = verdict.action is policies.Action.STEP_UP
+        visit.doubted = visit.step_up and verdict.everything
+        visit.due = verdict.action is policies.Action.RENEW
+        if not visit.signals:
+            return verdict
+        client = self._clients.of(request)
+        if visit.due:  # an answer that is later than a whole renewal must not find two of them (docs/why/token.md)
+            visit.due = record.used_at is not None and now >= record.used_at + 4 * self._grace
+            visit.moved = client
+        answer = _ANSWERS[verdict.action]
+        self.once(visit, facts.context_changed(record, now, client, visit.signals, answer), 3600.0)
+        return verdict
 
     def _end(self, visit: Visit, record: Record, why: str) -> None:
         visit.ended_because = why
@@ -236,12 +264,13 @@ class Judge:
 
     def once(self, visit: Visit, event: Event, period: float) -> None:
         """Note a fact once per session, kind and period: the commit id is the same for all who see it."""
-        if visit.copied:
-            return
         window = int(event.at // period)
         kind = event.detail.get("kind", "")
         commit_id = sha256(f"{event.name}\0{event.handle}\0{kind}\0{window}".encode()).digest()[:16]
         if commit_id in self.noted:
+            return
+        if visit.copied:
+            visit.owes = True
             return
         if len(self.noted) >= _MOST_NOTED:
             self.noted.popitem(last=False)  # one step: threads share this

@@ -66,6 +66,7 @@ class Absent(Enum):
 
 
 _NO_COOKIE = Absent.NO_COOKIE
+_SPENT = "spent"
 _CURRENT = tokens.CURRENT
 _SAFE = csrf.SAFE_METHODS
 
@@ -210,6 +211,8 @@ class SessionManager:
         self.judge.judge(visit, ticket, copy, floor)
         if visit.record is not copy or visit.standing is not _CURRENT or visit.step_up or visit.due:
             return None
+        if visit.owes:
+            return None
         if copy.used_at is None or visit.arrived >= copy.used_at + self._renew:
             return None
         return make(visit)
@@ -226,6 +229,7 @@ class SessionManager:
         self.judge.judge(fresh, ticket, record, floor)
         visit.presented, visit.presented_as, visit.standing = fresh.presented, fresh.presented_as, fresh.standing
         visit.step_up, visit.due, visit.level = fresh.step_up, fresh.due, fresh.level
+        visit.doubted, visit.signals, visit.moved = fresh.doubted, fresh.signals, fresh.moved
         visit.bound, visit.unbound = fresh.bound, fresh.unbound
         visit.notes, visit.urgent, visit.urgent_required = fresh.notes, fresh.urgent, fresh.urgent_required
         if fresh.record is None:
@@ -465,6 +469,15 @@ class SessionManager:
         )
         raise Refusal(replies.forbidden("csrf", sentence), "login without same-origin evidence")
 
+    def csrf_refusal(self, visit: Visit) -> Refusal:
+        """Return the refusal of a request without this session's token."""
+        self._heard("csrf_denied", visit.request)
+        sentence = (
+            "This needs the CSRF token of your session, in the header X-CSRF-Token or the form's field csrf_token; "
+            "the one that came is missing, or of a session that is over. Load the page again."
+        )
+        return Refusal(replies.forbidden("csrf", sentence), "no CSRF token of this session")
+
     def need_store(self, act: str) -> None:
         """Raise ConfigError for what sealed tokens without a store cannot do."""
         if self._alone:
@@ -476,20 +489,35 @@ class SessionManager:
         return carried(data, self.settings.carry if carry is None else carry)
 
     def csrf_token(self, visit: Visit) -> str:
-        """Return a fresh, masked spelling of the session's CSRF token."""
-        ticket = visit.ticket_to_be
-        if ticket is None:
+        """Return a fresh, masked spelling of the session's CSRF token, or of the one of a cookie that is spent."""
+        spent, ticket = self.spent(visit), visit.ticket_to_be
+        if spent:
+            key, sid = tokens.csrf_key(self._realm, spent), _SPENT
+        elif ticket is not None:
+            key, sid = tokens.csrf_key(self._realm, ticket.family), ticket.handle
+        else:
             message = "there is no session to make a CSRF token for"
             raise ConfigError(message)
-        key = tokens.csrf_key(self._realm, ticket.family)
-        return csrf.masked(csrf.token(key, ticket.handle, self.entropy(32)), self.entropy)
+        return csrf.masked(csrf.token(key, sid, self.entropy(32)), self.entropy)
 
-    def check_csrf(self, visit: Visit, token: str) -> bool:
-        """Tell whether the token belongs to the session that this request presented."""
+    def check_csrf(self, visit: Visit, token: object) -> bool:
+        """Tell whether the token belongs to the session, or the spent cookie, that this request presented."""
         ticket = visit.ticket
-        if ticket is None or visit.record is None or visit.logout:
-            return False
-        return csrf.verify(tokens.csrf_key(self._realm, ticket.family), ticket.handle, token)
+        if ticket is not None and visit.record is not None and not visit.logout:
+            return csrf.verify(tokens.csrf_key(self._realm, ticket.family), ticket.handle, token)
+        spent = self.spent(visit)
+        return bool(spent) and csrf.verify(tokens.csrf_key(self._realm, spent), _SPENT, token)
+
+    def spent(self, visit: Visit) -> bytes:
+        """Return the cookie of ours that came and opens no session, or b"".
+
+        It stays in its browser until the next login (H3), so no other session can carry that login form's token: it
+        is bound to this cookie. The key is not that of the session that the cookie once opened: its tokens are dead.
+        """
+        if visit.record is not None or visit.login is not None or visit.logout or visit.bare:
+            return b""
+        value = self.cookie.find(visit.request.cookie or visit.request.header(b"cookie"))
+        return value if isinstance(value, bytes) else b""
 
     def challenge(self, visit: Visit, *, reauthenticate: bool, within: float | None) -> Refusal:
         """Return the refusal that asks for a login."""

@@ -19,7 +19,7 @@ Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 Because: TypeAlias = Literal[
     "logout", "idle", "absolute", "limit", "operator", "owner", "theft", "superseded", "replaced",
     "factor_change", "role_change", "account_disabled", "epoch", "policy", "sso_logout", "caep", "key_rotation",
-    "moved", "unbound",
+    "moved", "unbound", "context",
 ]  # fmt: skip
 MOVED: Final = "moved"
 """Why a session ended in a store from which it was moved to another: it lives on there."""
@@ -71,6 +71,14 @@ class Client(msgspec.Struct, frozen=True, gc=False):
 
     address: str | None = None
     agent: str | None = None
+
+
+class Signal(msgspec.Struct, frozen=True, gc=False):
+    """What a detector saw: its short name, 1 to 100 points, and a sentence that an operator understands."""
+
+    name: str
+    score: int
+    reason: str
 
 
 class Held(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -5,16 +5,16 @@ A policy is asked; it never acts. Its defaults mean "no opinion", the severest v
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from enum import IntEnum
 from math import isfinite
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from .errors import ConfigError
-from .model import Change, Instant, Record
+from .model import Change, Instant, Record, Signal
 
 Seconds: TypeAlias = float | timedelta
 
@@ -31,13 +31,20 @@ class Action(IntEnum):
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
-    """What a policy decides about a session, and why."""
+    """What a policy decides about a session, and why.
+
+    `everything`: a step-up stands before all that asks for a login, not only before what asks for a fresh one.
+    """
 
     action: Action = Action.KEEP
     because: str = ""
+    everything: bool = False
 
 
 KEEP = Verdict()
+
+Answer: TypeAlias = Literal["note", "renew", "step_up", "end"]
+_ANSWERS = {"note": Action.KEEP, "renew": Action.RENEW, "step_up": Action.STEP_UP, "end": Action.END}
 
 
 class Policy:
@@ -47,13 +54,63 @@ class Policy:
         """Return the moment at which this session ends at the latest, or None: no opinion."""
         return None
 
-    def judge(self, record: Record, signals: Sequence[Any], now: Instant) -> Verdict:
-        """Return a verdict on a live session that was just presented."""
+    def judge(self, record: Record, signals: Sequence[Signal], now: Instant) -> Verdict:
+        """Return a verdict on a live session that was just presented; `signals` is what the detectors saw."""
         return KEEP
 
     def on_login(self, record: Record) -> Sequence[Change]:
         """Return changes to commit together with the login that made `record`."""
         return ()
+
+
+class OnSignals(Policy):
+    """What follows from signals: by their points together, or by the detector that saw them.
+
+    Answers, from the mildest: "note" (an event, no more), "renew" (a new secret; so two holders of the session are told
+    apart soon), "step_up" (whoever presents it authenticates again, in a session that the others do not have), "end".
+    """
+
+    def __init__(
+        self,
+        *,
+        renew: int | None = None,
+        step_up: int | None = 50,
+        end: int | None = None,
+        reads: Literal["refuse", "allow"] = "refuse",
+        by_name: Mapping[str, Answer] | None = None,
+    ) -> None:
+        """Take from how many points on what is done (None: never), and what a detector's signal alone does.
+
+        A signal with an answer by its name does not count among the points. `reads`: whether whoever is to authenticate
+        again may meanwhile have what asks for a login only ("allow"), or nothing that asks for one (H5).
+        """
+        steps = [(Action.RENEW, renew), (Action.STEP_UP, step_up), (Action.END, end)]
+        self._steps = [(action, points) for action, points in steps if points is not None]
+        self._by_name = {name: _answer(answer) for name, answer in (by_name or {}).items()}
+        self._everything = reads == "refuse"
+        points = [points for _, points in self._steps]
+        if any(type(found) is not int or not 0 < found <= 100 for found in points):
+            message = f"renew, step_up and end are 1 to 100 points, or None (found {points})"
+            raise ConfigError(message)
+        if reads not in ("refuse", "allow"):
+            message = f"reads is 'refuse' or 'allow' (found {reads!r:.40})"
+            raise ConfigError(message)
+
+    def judge(self, record: Record, signals: Sequence[Signal], now: Instant) -> Verdict:
+        """Return the severest answer that the signals earn."""
+        if not signals:
+            return KEEP
+        points = sum(signal.score for signal in signals if signal.name not in self._by_name)
+        earned = [self._by_name[signal.name] for signal in signals if signal.name in self._by_name]
+        earned += [action for action, least in self._steps if points >= least]
+        return Verdict(max(earned, default=Action.KEEP), "context", everything=self._everything)
+
+
+def _answer(answer: str) -> Action:
+    if answer not in _ANSWERS:
+        message = f"an answer to a signal is {', '.join(map(repr, _ANSWERS))} (found {answer!r:.40})"
+        raise ConfigError(message)
+    return _ANSWERS[answer]
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):

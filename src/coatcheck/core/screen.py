@@ -64,7 +64,8 @@ class Screen:
         if found is not csrf.Evidence.CROSS_ORIGIN and not rides:
             return None
         self._heard("csrf_denied", request)
-        return replies.cross_origin() if self._csrf == "refuse" else None
+        # "report" leaves the refusing to a framework's own check, and none of those looks at a handshake
+        return replies.cross_origin() if self._csrf == "refuse" or request.kind == "websocket" else None
 
     def evidence(self, request: Request) -> csrf.Evidence:
         """Return what the request's headers say of the site that caused it."""

@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, Literal, NoReturn, Protocol, TypeAlias, 
 
 import msgspec
 
-from . import epochs, replies, typed
+from . import epochs, markup, replies, typed
 from .codec import SCALARS
 from .errors import ConfigError, DataError, Refusal, SettledError
 from .model import (
@@ -28,6 +28,7 @@ from .model import (
     Record,
     Reply,
     Request,
+    Signal,
     Ticket,
 )
 
@@ -95,11 +96,15 @@ class Visit(msgspec.Struct, eq=False):
     presented: Record | None = None  # the family of this record was proved, whatever became of it
     presented_as: int = 0
     copied: bool = False  # the record is a near copy, which may be a little old
+    owes: bool = False  # there is something to note, which a copy may not
     confirm: Callable[[Session], Any] | None = None  # reads the record itself: at once, or an awaitable that will
     bare: bool = False  # no cookie of ours came: an anonymous session may be handed out
     level: int = 0
     step_up: bool = False
+    doubted: bool = False  # ... before anything that asks for a login
     due: bool = False  # a policy wants the secret renewed
+    signals: tuple[Signal, ...] = ()  # what the detectors saw
+    moved: Client | None = None  # where the session lives from the renewal on that is due
     origin_proved: bool = True
     ended_because: str | None = None
     bound: bool = False  # the browser showed the cookie that only its device can renew
@@ -186,8 +191,16 @@ class Counter(Protocol):
         """Return a fresh spelling of the session's token."""
         ...
 
-    def check_csrf(self, visit: Visit, token: str) -> bool:
+    def check_csrf(self, visit: Visit, token: object) -> bool:
         """Tell whether the token is one of this session's."""
+        ...
+
+    def spent(self, visit: Visit) -> bytes:
+        """Return the cookie of ours that came and opens no session, or b""."""
+        ...
+
+    def csrf_refusal(self, visit: Visit) -> Refusal:
+        """Return the refusal of a request without this session's token."""
         ...
 
     def challenge(self, visit: Visit, *, reauthenticate: bool, within: float | None) -> Refusal:
@@ -299,6 +312,11 @@ class Session(MutableMapping[str, Any]):
         """Whether this request showed that it comes from the device that logged in (docs/dbsc.md)."""
         visit = self._looked()
         return visit.bound and visit.login is None and not visit.logout
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """What differs between this request and the session's login, as the detectors saw it."""
+        return self._looked().signals
 
     @property
     def consulted(self) -> bool:
@@ -441,6 +459,8 @@ class Session(MutableMapping[str, Any]):
         seconds = within.total_seconds() if isinstance(within, timedelta) else within
         if subject is None:
             raise visit.counter.challenge(visit, reauthenticate=False, within=seconds)
+        if visit.doubted and visit.login is None:
+            raise visit.counter.challenge(visit, reauthenticate=True, within=seconds)
         if (within is not None or level is not None) and visit.unbound and visit.login is None:
             sentence = "This needs a session that is bound to its device; your browser has not done that (yet)."
             raise Refusal(replies.forbidden("binding_required", sentence), "binding_required")
@@ -457,20 +477,46 @@ class Session(MutableMapping[str, Any]):
         return within is None or (since is not None and visit.counter.now() - since <= within)
 
     def csrf_token(self) -> str:
-        """Return a token for a form or a header of this session; each call spells it anew (BREACH)."""
+        """Return a token for a form or a header of this session; each call spells it anew (BREACH).
+
+        It begins a session where there is none: then it raises SettledError once the response has started.
+        """
         visit = self._looked()
-        if visit.login is None and (visit.record is None or visit.logout):
+        if visit.login is None and (visit.record is None or visit.logout) and not visit.counter.spent(visit):
+            self._before_start("csrf_token")
             visit.wanted = True
             if visit.planned is None:
                 visit.planned = visit.counter.mint()
         return visit.counter.csrf_token(visit)
 
-    def check_csrf(self, token: str) -> bool:
+    def csrf_field(self) -> markup.Markup:
+        """Return a form's hidden field with the token; templates take it as it is."""
+        return markup.field(self.csrf_token())
+
+    def csrf_meta(self) -> markup.Markup:
+        """Return a meta tag with the token, for scripts."""
+        return markup.meta(self.csrf_token())
+
+    def csrf_htmx(self) -> markup.Markup:
+        """Return the attribute by which htmx sends the token, for the body's tag."""
+        return markup.htmx(self.csrf_token())
+
+    def check_csrf(self, token: object) -> bool:
         """Tell whether a form's token is this session's; a good one lets a request without Origin log in."""
         visit = self._looked()
         good = visit.counter.check_csrf(visit, token)
         visit.origin_proved = visit.origin_proved or good
         return good
+
+    def require_csrf(self, token: object = None) -> None:
+        """Raise a Refusal (403) unless X-CSRF-Token, or else `token` from a form's field, is this session's token.
+
+        It asks whatever the method and whatever the browser's headers said: a second layer, where a route wants one.
+        """
+        visit = self._looked()
+        sent = visit.request.header(markup.HEADER.lower().encode()).decode("latin-1")
+        if not self.check_csrf(sent) and not self.check_csrf(token):
+            raise visit.counter.csrf_refusal(visit)
 
     def lasting(
         self, *, idle: timedelta | float | None = None, until: Instant | None = None, browser_only: bool | None = None

@@ -12,6 +12,7 @@ from . import codec, typed
 from .cookies import PREFIXES, CookieSpec, SameSite
 from .csrf import check_origin
 from .dbsc import DeviceBinding, Mode
+from .detectors import Detector, problems
 from .errors import ConfigError, DataError
 from .legacy import Source
 from .model import Event, Limit
@@ -50,7 +51,6 @@ class Keywords(TypedDict, total=False):
     fresh: Sequence[str]
     passive: Collection[str]
     on_theft: Literal["end", "note"]
-    on_event: Callable[[Event], Any] | None
     clear_site_data: Collection[str]
     store_down: Literal["refuse", "anonymous"]
     generation: str | None
@@ -58,6 +58,8 @@ class Keywords(TypedDict, total=False):
     sealed: Sealed | None
     legacy: Sequence[Source]
     binding: DeviceBinding | Mode
+    on_event: Sequence[Callable[[Event], Any]]
+    detectors: Sequence[Detector]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,8 +68,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     - name: the cookie's. realm: the audience a session is for (default: that name); another realm's token is garbage.
     - origins: what this application is called from outside ("https://shop.example"): the one truth for Origin.
       trusted_origins: other sites that may post here.
-    - csrf: what happens to requests that other sites caused. csrf_exempt: exact paths that need no check (webhooks).
-      missing_headers: what an unsafe request with neither Sec-Fetch-Site nor Origin may do.
+    - csrf: what happens to requests that other sites caused; "report" counts them, for frameworks that refuse
+      (websockets are refused all the same: none of those looks at a handshake). csrf_exempt: exact paths that need no
+      check (webhooks). missing_headers: what an unsafe request with neither Sec-Fetch-Site nor Origin may do.
     - timeouts: `timeouts(...)` or a preset's name. limit: live sessions a subject may have. policies: your own rules.
     - carry: keys of an anonymous session that move into a login. data: the type of the session's data.
     - secrecy: data lies in the store encrypted; only the session's own cookie opens it (docs/why/keys.md).
@@ -78,7 +81,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     - exclude: path prefixes without sessions. fresh: path prefixes whose sessions never come from a near copy.
       passive: exact paths whose requests are no activity.
     - on_theft: what a replayed old token does: it ends the session, or its holder is asked for proof again ("note").
-      on_event: a function, or a coroutine function, that is told each fact beside the requests (docs/theft.md).
     - clear_site_data: what a logout has the browser forget besides our cookie: "cache", "storage", ... "cookies" takes
       those of the whole registrable domain along, other applications' too (W3C Clear Site Data section 3.1).
     - store_down: what happens to requests while the store is away.
@@ -88,6 +90,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     - binding: sessions are bound to the device that logged in, where its browser can ("opportunistic"), or must be
       ("required"); see `DeviceBinding`.
     - sealed: the session lies encrypted in its own cookie, see `Sealed`; None: behind the counter, in the store.
+    - on_event: who is told of each event that was committed: functions or coroutines of one event, after it, not on
+      the request's time.
+    - detectors: what looks for differences between a request and its session's login; what follows is for `policies`.
     - legacy: where sessions of other libraries are, which become ours when their browsers come (docs/coming-from.md).
     """
 
@@ -116,7 +121,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     fresh: Sequence[str] = ()
     passive: Collection[str] = ()
     on_theft: Literal["end", "note"] = "end"
-    on_event: Callable[[Event], Any] | None = None
     clear_site_data: Collection[str] = ()
     store_down: Literal["refuse", "anonymous"] = "refuse"
     generation: str | None = None
@@ -124,6 +128,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sealed: Sealed | None = None
     legacy: Sequence[Source] = ()
     binding: DeviceBinding | Mode = "off"
+    on_event: Sequence[Callable[[Event], Any]] = ()
+    detectors: Sequence[Detector] = ()
 
     @property
     def device_binding(self) -> DeviceBinding | None:
@@ -201,8 +207,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             yield from self._ill_bound()
 
     def _ill_told(self) -> Iterable[str]:
-        if self.on_event is not None and not callable(self.on_event):
-            yield f"on_event is a function that takes an event (found {self.on_event!r:.40})"
+        yield from problems(self.detectors)
+        if not isinstance(self.on_event, Sequence) or not all(map(callable, self.on_event)):
+            yield f"on_event is a list of functions, each called with an event (found {self.on_event!r:.80})"
         for kind in self.clear_site_data:
             if kind not in SITE_DATA:
                 yield f"clear_site_data holds any of {', '.join(SITE_DATA)} (found {kind!r:.40})"

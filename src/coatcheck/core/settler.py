@@ -198,7 +198,7 @@ class Settler:
             return self._settle_login(visit, changes)
         if visit.request.kind == "websocket":
             cookies: tuple[bytes, ...] = ()
-        elif not failed and visit.data:
+        elif not failed and (visit.data or visit.wanted):
             made, cookies = self._anonymous(visit, now)
             changes.append(made)
         else:
@@ -446,6 +446,8 @@ class Settler:
         renewed, following = records.renewed(self._realm_bytes, changed, ticket, self._entropy(32), now)
         seen_at = record.seen_at if visit.request.path in self._passive else max(record.seen_at, now)
         renewed = replace(renewed, seen_at=seen_at, seen_from=client, version=record.version + 1)
+        if visit.due and visit.moved is not None:
+            renewed = replace(renewed, client=visit.moved)
         event = facts.about("session_renewed", record, now, client)
         changes: list[Change] = [Update(record=renewed, was=record.version, events=(event,))]
         if visit.end_others and record.subject is not None:

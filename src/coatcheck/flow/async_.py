@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ..core.converter import Claim
     from .async_keys import AsyncKeys
     from .async_legacy import AsyncConversions
+    from .telling import Telling
 
 V = TypeVar("V")
 
@@ -168,8 +169,7 @@ class AsyncExchange:
         self._salted = not getattr(store, "sharded", False)
         if log_events not in store.listeners:
             store.listeners.append(log_events)
-        if manager.settings.on_event is not None:
-            _listen(manager, store)
+        self._telling = _telling_of(manager, store) if manager.settings.on_event else None
 
     async def begin(self, request: Request, *, device: bool = True) -> Session | Reply:
         """Return the session of a request, or the answer that goes out in the handler's place.
@@ -436,6 +436,8 @@ class AsyncExchange:
             raise StoreError(message)
         self.manager.salt = epochs.salt
         self._salted = True
+        if self._telling is not None:
+            self._telling.here()
         self._floor = max(self._floor, self.manager.learn(epochs.scopes))
         self._epochs_at = now
 
@@ -482,6 +484,8 @@ class AsyncExchange:
     async def _commit(self, session: Session, outcome: Outcome) -> Outcome:
         """Commit an outcome, or what becomes of it where others were faster; without it, no cookie goes out."""
         manager = self.manager
+        if self._telling is not None:
+            self._telling.here()
         deadline = monotonic() + COMMIT_DEADLINE
         commit_id = os.urandom(16)
         unsure = False
@@ -552,15 +556,15 @@ class AsyncExchange:
             await sleep(random.uniform(0.0, 0.002))  # noqa: S311 - jitter, no secret
 
 
-def _listen(manager: SessionManager, store: AsyncStore) -> None:
-    """Import what few need only where it is asked for."""
-    from .hearing import listen
-
-    listen(store.listeners, manager.settings.on_event, manager.realm)
-
-
 def _conversions_of(manager: SessionManager, store: AsyncStore) -> AsyncConversions:
     """Import what few need only where it is asked for."""
     from .async_legacy import AsyncConversions
 
     return AsyncConversions(manager, store)
+
+
+def _telling_of(manager: SessionManager, store: AsyncStore) -> Telling | None:
+    """Import threads only where somebody listens."""
+    from .telling import telling_of
+
+    return telling_of(manager, store)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ..core.converter import Claim
     from .keys import Keys
     from .legacy import Conversions
+    from .telling import Telling
 
 V = TypeVar("V")
 
@@ -167,8 +168,7 @@ class Exchange:
         self._salted = not getattr(store, "sharded", False)
         if log_events not in store.listeners:
             store.listeners.append(log_events)
-        if manager.settings.on_event is not None:
-            _listen(manager, store)
+        self._telling = _telling_of(manager, store) if manager.settings.on_event else None
 
     def begin(self, request: Request, *, device: bool = True) -> Session | Reply:
         """Return the session of a request, or the answer that goes out in the handler's place.
@@ -432,6 +432,8 @@ class Exchange:
             raise StoreError(message)
         self.manager.salt = epochs.salt
         self._salted = True
+        if self._telling is not None:
+            self._telling.here()
         self._floor = max(self._floor, self.manager.learn(epochs.scopes))
         self._epochs_at = now
 
@@ -478,6 +480,8 @@ class Exchange:
     def _commit(self, session: Session, outcome: Outcome) -> Outcome:
         """Commit an outcome, or what becomes of it where others were faster; without it, no cookie goes out."""
         manager = self.manager
+        if self._telling is not None:
+            self._telling.here()
         deadline = monotonic() + COMMIT_DEADLINE
         commit_id = os.urandom(16)
         unsure = False
@@ -548,15 +552,15 @@ class Exchange:
             sleep(random.uniform(0.0, 0.002))  # noqa: S311 - jitter, no secret
 
 
-def _listen(manager: SessionManager, store: Store) -> None:
-    """Import what few need only where it is asked for."""
-    from .hearing import listen
-
-    listen(store.listeners, manager.settings.on_event, manager.realm)
-
-
 def _conversions_of(manager: SessionManager, store: Store) -> Conversions:
     """Import what few need only where it is asked for."""
     from .legacy import Conversions
 
     return Conversions(manager, store)
+
+
+def _telling_of(manager: SessionManager, store: Store) -> Telling | None:
+    """Import threads only where somebody listens."""
+    from .telling import telling_of
+
+    return telling_of(manager, store)

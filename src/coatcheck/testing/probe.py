@@ -178,8 +178,10 @@ class Probe:
         return _json(call.session.copy())
 
     def form_page(self, call: Call) -> Steps:
-        """Show a form's token."""
+        """Show a form's token, or with `late` in the query, stream it."""
         yield from ()
+        if "late" in call.query:
+            return Answer(200, [TEXT], chunks=lambda: _late_token(call.session))
         return _text(call.session.csrf_token())
 
     # -- who is there ------------------------------------------------------------------------------------------------
@@ -235,11 +237,11 @@ class Probe:
     def echo(self, call: Call) -> Steps:
         """Return what was posted; with `token=required`, only for a good CSRF token (header or form field)."""
         yield from ()
-        token = call.headers.get("x-csrf-token") or call.form.get("csrf_token", "")
-        good = call.session.check_csrf(token) if token else False
-        if call.query.get("token") == "required" and not good:
-            return _json({"error": "csrf"}, 403)
-        return _json({"form": call.form, "csrf": good})
+        session, form = call.session, call.form
+        if call.query.get("token") == "required":
+            session.require_csrf(form.get("csrf_token"))
+        good = session.check_csrf(call.headers.get("x-csrf-token")) or session.check_csrf(form.get("csrf_token"))
+        return _json({"form": form, "csrf": good})
 
     def email(self, call: Call) -> Steps:
         """Change an address: asks for a proof of the last ten minutes."""
@@ -352,6 +354,14 @@ class Probe:
         if "add" in call.query:
             cart.data.items.append(int(call.query["add"]))
         return _json({"items": cart.data.items, "why": call.session.ended_because})
+
+
+def _late_token(session: Session) -> Iterator[bytes]:
+    yield b"token: "
+    try:
+        yield session.csrf_token().encode()
+    except SettledError:
+        yield b"too late"
 
 
 def _logout_then_login(session: Session) -> None:

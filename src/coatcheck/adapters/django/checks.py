@@ -10,7 +10,7 @@ from django.core.checks import CheckMessage, Error, Warning  # type: ignore[impo
 from django.utils.module_loading import import_string  # type: ignore[import-untyped]
 
 from ...core.errors import CoatcheckError
-from .site import chosen, site
+from .site import chosen, has_own_check, site
 
 _STOCK = "django.contrib.sessions.middleware.SessionMiddleware"
 _OURS = "coatcheck.adapters.django.SessionMiddleware"
@@ -55,6 +55,16 @@ def _warnings() -> Iterable[CheckMessage]:
         given = chosen()
     except CoatcheckError:
         return
+    if _leaves_other_sites_alone():
+        hint = "Add django.middleware.csrf.CsrfViewMiddleware, or remove CSRF from COATCHECK: then we refuse."
+        yield Warning("Nothing refuses requests that other sites cause.", hint=hint, id="coatcheck.W003")
     if "TIMEOUTS" not in given and "MANAGER" not in given:
         hint = "If nothing keeps session_key between requests, set COATCHECK['TIMEOUTS'] = timeouts(renew=900, ...)."
         yield Warning("The session's secret is not renewed by time.", hint=hint, id="coatcheck.W002")
+
+
+def _leaves_other_sites_alone() -> bool:
+    try:
+        return site().manager.settings.csrf != "refuse" and not has_own_check()
+    except CoatcheckError:
+        return False

@@ -23,7 +23,7 @@ from ...core.errors import ConfigError, Refusal
 from ...core.model import Headers, Reply, Request
 from ...core.session import Session, Typed
 from ...flow.sync import Exchange
-from ..wsgi import EnvironHeaders, cookie_of
+from ..wsgi import EnvironHeaders, cookie_of, kind_of
 from .engine import SessionStore
 from .site import site
 
@@ -178,6 +178,7 @@ def _request(request: HttpRequest) -> Request:
         headers,
         meta.get("QUERY_STRING", ""),
         meta.get("REMOTE_ADDR") or None,
+        "http" if scope else kind_of(meta),
         cookie=None if scope else cookie_of(meta),
     )
 

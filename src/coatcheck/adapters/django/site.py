@@ -6,7 +6,7 @@ Rules
   {"STORE": "django", "LIMIT": 5}.
 - Renewal by time is off unless COATCHECK names timeouts: Django applications keep `session_key`.
 - What a session carries into a login is everything, as Django says; other sites' requests are reported, not refused,
-  since Django's own CSRF protection, with its exemptions, is at work.
+  where Django's own CSRF middleware, with its exemptions, is at work. Where it is not, they are refused.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any, Final
 import msgspec
 from django.conf import settings  # type: ignore[import-untyped]
 from django.core.signals import setting_changed  # type: ignore[import-untyped]
+from django.middleware.csrf import CsrfViewMiddleware  # type: ignore[import-untyped]
+from django.utils.module_loading import import_string  # type: ignore[import-untyped]
 
 from ...core.errors import ConfigError
 from ...core.manager import SessionManager
@@ -41,6 +43,7 @@ class Site(msgspec.Struct, frozen=True):
     persistent: bool | None
 
 
+_CSRF: Final = "django.middleware.csrf.CsrfViewMiddleware"
 _gate: Final = threading.Lock()
 _built: list[Site] = []
 
@@ -56,7 +59,7 @@ def site() -> Site:
 
 
 def _forget(*, setting: str, **_more: Any) -> None:
-    if setting in ("COATCHECK", "DATABASES", "DATABASE_ROUTERS") or setting.startswith("SESSION_"):
+    if setting in ("COATCHECK", "DATABASES", "DATABASE_ROUTERS", "MIDDLEWARE") or setting.startswith("SESSION_"):
         _built.clear()
 
 
@@ -100,6 +103,19 @@ def _build() -> Site:
     return Site(manager, store, Exchange(manager, store), persistent)
 
 
+def has_own_check() -> bool:
+    """Tell whether Django's CSRF middleware, or a kind of it, is among MIDDLEWARE."""
+    return _CSRF in settings.MIDDLEWARE or any(map(_is_csrf, settings.MIDDLEWARE))
+
+
+def _is_csrf(name: str) -> bool:
+    try:
+        found = import_string(name)
+    except ImportError:
+        return False
+    return isinstance(found, type) and issubclass(found, CsrfViewMiddleware)
+
+
 def keywords_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the manager's settings, out of COATCHECK and Django's own."""
     keywords = {name.lower(): value for name, value in given.items() if name not in OURS}
@@ -122,7 +138,7 @@ def keywords_of(given: Mapping[str, Any]) -> dict[str, Any]:
         "path": settings.SESSION_COOKIE_PATH,
         "same_site": settings.SESSION_COOKIE_SAMESITE,
         "carry": ALL,
-        "csrf": "report",
+        "csrf": "report" if has_own_check() else "refuse",
     }
     if not insecure:
         exact = [host for host in settings.ALLOWED_HOSTS if not host.startswith((".", "*")) and not is_local(host)]
