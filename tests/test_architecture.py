@@ -27,12 +27,13 @@ ENTERS = {
     # an application may name its store by a URL: faces and urls know the stores for it
     "adapters": {"core", "flow", "stores.faces", "stores.urls"},
     "legacy": {"core"},
-    # the probe application stands inside our own two middlewares
-    "testing": {"core", "flow", "adapters.asgi", "adapters.wsgi"},
+    # the probe application stands inside our own two middlewares, and the conformance suite judges the receivers
+    "testing": {"core", "flow", "adapters.asgi", "adapters.wsgi", "receivers"},
     "receivers": {"core", "flow"},
     "notify": {"core"},
     "console": {"core", "flow"},
-    "cli": {"", "console", "core", "demo", "flow", "stores"},
+    # `coatcheck conform` is the outside part of the conformance suite
+    "cli": {"", "testing.conformance", "console", "core", "demo", "flow", "stores"},
     "demo": {"", "adapters", "core", "flow", "stores"},
 }
 
@@ -43,17 +44,18 @@ ALSO = {"adapters/django/": {"stores.sql", "stores.rounds", "stores.postgres", "
 FLOORS = (
     {"errors"},
     {"model"},
+    {"presets", "stepup"},
     {
         *("agents", "clients", "codec", "cookies", "epochs", "facts", "jose", "keyring", "ledger", "markup", "noise"),
         *("paging", "proofs", "replies", "typed"),
     },
     {
-        *("csrf", "dbsc", "detectors", "notices", "policies", "roots", "rotation"),
+        *("csrf", "dbsc", "detectors", "exports", "notices", "policies", "roots", "rotation"),
         *("sealed", "secrecy", "session", "tokens"),
     },
     {"legacy"},
     {"binder", "links", "records", "settings"},
-    {"screen", "settler"},
+    {"lint", "screen", "settler"},
     {"aftermath", "converter", "judge"},
     {"manager"},
 )
@@ -87,7 +89,13 @@ ONLY_IN = {
     "pymysql": ("stores/mysql/", "legacy/shelves.py"),
     "asyncmy": ("stores/mysql/",),
     "redis": ("stores/redis/", "legacy/shelves.py"),
-    "cryptography": ("core/", "legacy/litestar.py"),
+    # the conformance suite signs as browsers and identity providers do
+    "cryptography": (
+        "core/",
+        "legacy/litestar.py",
+        *(f"testing/conformance/{one}.py" for one in ("devices", "provider")),
+    ),
+    "httpx2": ("testing/conformance/wire.py",),
     "joserfc": ("core/jose.py",),
     "ua_parser": ("core/agents.py",),
     "smtplib": ("notify/mail.py",),

@@ -25,6 +25,7 @@ from coatcheck.core.policies import (
     over,
     timeouts,
 )
+from coatcheck.core.presets import preset
 
 FIGURES = {
     "nist-aal1": (None, 2_592_000),
@@ -48,6 +49,32 @@ def test_a_preset_holds_its_sources_figures(preset, figures):
 
 def test_each_preset_is_tested():
     assert FIGURES.keys() == PRESETS.keys()
+
+
+LEVELS = {
+    "nist-aal1": Level.AAL1,
+    "nist-aal2": Level.AAL2,
+    "nist-aal3": Level.AAL3,
+    "nist-63b-3-aal2": Level.AAL2,
+    "pci": Level.AAL2,
+    "owasp-low-risk": Level.AAL1,
+    "owasp-high-value": Level.AAL2,
+}
+
+
+@pytest.mark.parametrize(("name", "level"), LEVELS.items())
+def test_a_preset_says_how_sure_one_must_be(name, level):
+    """PCI DSS v4 8.4.2 wants several factors; the others say so by their names."""
+    assert preset(name).level is level
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_each_figure_of_a_preset_names_its_source(name):
+    for figure in preset(name).figures:
+        assert figure.source.startswith(("NIST SP 800-63B", "PCI DSS", "OWASP"))
+        assert getattr(PRESETS[name], figure.clock) == figure.most
+    assert preset(name).most("absolute") is not None
+    assert (PRESETS[name].remember is not None) is preset(name).remembers
 
 
 @pytest.mark.parametrize("preset", ["nist-aal3", "pci", "owasp-high-value"])
@@ -141,6 +168,8 @@ def test_an_unknown_preset_is_refused_with_a_list():
         ("nist-aal3", {"absolute": 43_201}, "absolute is 43201 s"),
         ("pci", {"idle": 901}, "idle is 901 s"),
         ("pci", {"idle": None}, "idle is off"),
+        ("nist-63b-3-aal2", {"idle": 1801}, "idle is 1801 s"),
+        ("nist-63b-3-aal2", {"absolute": 43_201}, "absolute is 43201 s"),
     ],
 )
 def test_what_a_source_demands_cannot_be_exceeded_under_its_name(preset, changes, name):

@@ -51,6 +51,24 @@ def test_nobody_is_logged_in_by_another_site(house: House, what: str, headers: P
         assert answer.status == (303 if method == "POST" else 404)
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize(
+    "dest", ["iframe", "frame", "image", "script", "object", "empty", "Document", "document, image"]
+)
+def test_no_frame_and_no_image_of_another_site_logs_anybody_in(house: House, site: str, dest: str) -> None:
+    """D59 (FED-02): a callback that comes by GET, with the attacker's own code; who is sent here is let in."""
+    where, go = ("sec-fetch-site", site), "/data?do=login"
+    answer = house.ask(Ask("GET", go, (where, ("sec-fetch-dest", dest))))
+    assert (answer.status, answer.set_cookies, house.control.records()) == (403, [], [])
+    assert house.control.manager.noise.totals == {"csrf_denied": 1}
+    for headers in (
+        (where, ("sec-fetch-dest", "document")),
+        (("sec-fetch-site", "same-origin"), ("sec-fetch-dest", dest)),
+    ):
+        answer = house.ask(Ask("GET", go, headers))
+        assert (answer.status, len(answer.set_cookies)) == (200, 1)
+
+
 def test_without_headers_the_token_of_the_pre_session_logs_in_once(house: House) -> None:
     """D59 (M4): and it dies with it."""
     visitor = house.visitor()

@@ -247,6 +247,8 @@ def bad_tokens(now: float) -> dict[str, str]:
         "iat is text": logout_token(now, iat=str(now), **sub),
         "iat is true": logout_token(now, iat=True, **sub),
         "exp past": logout_token(now, exp=now - 31, **sub),
+        "nbf in the future": logout_token(now, nbf=now + 31, **sub),
+        "nbf is text": logout_token(now, nbf="soon", **sub),
         "no exp": logout_token(now, exp=..., **sub),
         "no sub, no sid": logout_token(now),
         "sub is null": logout_token(now, sub=None),
@@ -280,12 +282,12 @@ def test_a_bad_token_does_nothing(plain: Shop, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "claims", [{"aud": ["blog", CLIENT]}, {"iat": 0.5, "exp": 100}, {"events": {op.LOGOUT: {"x": 1}}}]
+    "claims", [{"aud": ["blog", CLIENT]}, {"iat": 0.5, "exp": 100}, {"nbf": 29}, {"events": {op.LOGOUT: {"x": 1}}}]
 )
 def test_what_is_odd_but_right_counts(plain: Shop, claims: dict[str, Any]) -> None:
     one = plain.login(sub="u1", sid="s1")
     now = plain.clock()
-    moved = {name: now + value if name in ("iat", "exp") else value for name, value in claims.items()}
+    moved = {name: now + value if name in ("iat", "exp", "nbf") else value for name, value in claims.items()}
     assert plain.logout(sid="s1", **moved).status == 200
     assert plain.user(one) is None
 

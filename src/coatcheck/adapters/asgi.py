@@ -7,6 +7,7 @@ middleware does around it stands in docs/adapters.md. It decides nothing about s
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack, overload
 
 from ..core.errors import ConfigError, Refusal
@@ -119,6 +120,40 @@ class SessionMiddleware:
             await send(message)
 
         await self.app(scope, receive, closing_send)
+
+
+class RequireLogin:
+    """Guards an application, or a part of one: 401, or the way to the login page, unless somebody is logged in.
+
+    It stands inside of SessionMiddleware, which answers; a websocket is denied before it is accepted.
+    """
+
+    def __init__(
+        self, app: App, *, within: timedelta | float | None = None, level: int | None = None, fresh: bool = False
+    ) -> None:
+        """Ask for an authentication not older than `within` (seconds), or at least of a `Level`.
+
+        `fresh`: of a session that was read from the store itself for this request, not from a near copy.
+        """
+        self.app = app
+        self._within, self._level, self._fresh = within, level, fresh
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] in _SERVERS:
+            await logged_in(scope, within=self._within, level=self._level, fresh=self._fresh)
+        await self.app(scope, receive, send)
+
+
+async def logged_in(
+    request: Any, *, within: timedelta | float | None = None, level: int | None = None, fresh: bool = False
+) -> Session:
+    """Return the session of a request as `Session.require_login` wants it, or raise Refusal; every guard asks here."""
+    session = session_of(request)
+    if fresh:
+        await exchange_of(request).confirm(session)
+    session.require_login(within=within, level=level)
+    return session
 
 
 class Http:

@@ -19,7 +19,7 @@ from ..core.errors import Refusal
 from ..core.session import Session
 from ..core.settings import Settings
 from . import asgi
-from .asgi import Receive, Scope, Send, exchange_of, session_of
+from .asgi import Receive, Scope, Send, exchange_of, logged_in, session_of
 
 __all__ = ["CurrentSession", "RequireLogin", "SessionMiddleware", "exchange_of", "session_of"]
 
@@ -87,13 +87,9 @@ class RequireLogin(SecurityBase):
 
     async def __call__(self, connection: HTTPConnection) -> Session:
         """Return the session, or raise FastAPI's own HTTPException."""
-        session = session_of(connection)
         try:
-            if self._fresh:
-                await exchange_of(connection).confirm(session)
-            session.require_login(within=self._within, level=self._level)
+            return await logged_in(connection, within=self._within, level=self._level, fresh=self._fresh)
         except Refusal as refusal:
             reply = refusal.reply
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reply.headers}
             raise HTTPException(reply.status, refusal.reason, headers) from refusal
-        return session

@@ -23,7 +23,8 @@ from ..core.cookies import added
 from ..core.errors import ConfigError, Refusal
 from ..core.manager import SessionManager
 from ..core.model import Level, Record, Reply
-from ..core.policies import DAY, timeouts
+from ..core.policies import timeouts
+from ..core.presets import DAY
 from ..core.session import Session, Typed
 from ..core.settings import Keywords, carrying
 from ..flow.registry import Registry

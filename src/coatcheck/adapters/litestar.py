@@ -29,7 +29,7 @@ from ..core.errors import DataError, Refusal
 from ..core.manager import SessionManager
 from ..core.session import Session
 from ..core.settings import Keywords, carrying
-from .asgi import ENDED_CODE, Message, Receive, Scope, Send, SessionMiddleware, exchange_of, session_of
+from .asgi import ENDED_CODE, Message, Receive, Scope, Send, SessionMiddleware, exchange_of, logged_in, session_of
 
 if TYPE_CHECKING:
     from ..flow.async_ import AsyncStore
@@ -118,11 +118,8 @@ def require_login(
     """
 
     async def guard(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
-        session = session_of(connection)
         try:
-            if fresh:
-                await exchange_of(connection).confirm(session)
-            session.require_login(within=within, level=level)
+            await logged_in(connection, within=within, level=level, fresh=fresh)
         except Refusal as refusal:
             if isinstance(connection, WebSocket):
                 raise WebSocketException(detail=refusal.reason, code=ENDED_CODE) from refusal

@@ -22,6 +22,7 @@ from pyramid.path import DottedNameResolver  # type: ignore[import-untyped]
 from pyramid.response import Response  # type: ignore[import-untyped]
 from pyramid.settings import aslist, falsey, truthy  # type: ignore[import-untyped]
 from pyramid.tweens import EXCVIEW  # type: ignore[import-untyped]
+from pyramid.viewderivers import INGRESS  # type: ignore[import-untyped]
 from zope.interface import implementer  # type: ignore[import-untyped]
 
 from ..core.errors import ConfigError, Refusal
@@ -52,6 +53,7 @@ def includeme(config: Any) -> None:
     config.set_session_factory(_face_of)
     config.set_csrf_storage_policy(CsrfStoragePolicy())
     config.add_exception_view(refusal_view, context=Refusal)
+    config.add_view_deriver(login_deriver, "require_login", under=INGRESS, over="secured_view")
     # after the application's own policy, of whatever kind: ours is for one that has none
     config.action((PREFIX, ISecurityPolicy), lambda: _secure(config.registry), order=PHASE2_CONFIG + 1)
 
@@ -288,6 +290,29 @@ def session_of(request: Any, kind: type[T] | None = None) -> Session | Typed[T]:
 def exchange_of(request: Any) -> Exchange:
     """Return the exchange of a request: for `save`, `take` and `bump`, which commit at once."""
     return context_of(request.environ).exchange
+
+
+def login_deriver(view: Callable[..., Any], info: Any) -> Callable[..., Any]:
+    """Guard a view: `@view_config(..., require_login=True)`, or `require_login={"within": 600, "level": Level.AAL2}`.
+
+    Nobody, or nobody surely enough: 401, or the login page, before any permission is asked for.
+    """
+    asked = info.options.get("require_login", False)
+    if asked is False:
+        return view
+    how = {} if asked is True else asked
+    if not isinstance(how, Mapping) or not how.keys() <= {"within", "level", "fresh"}:
+        message = f"require_login of a view is True, or a dict of within, level and fresh (found {asked!r:.60})"
+        raise ConfigError(message)
+
+    def guarded(context: Any, request: Any) -> Any:
+        session_of(request).require_login(**how)
+        return view(context, request)
+
+    return guarded
+
+
+login_deriver.options = ("require_login",)  # type: ignore[attr-defined]
 
 
 def refusal_view(refusal: Refusal, _request: Any) -> Any:

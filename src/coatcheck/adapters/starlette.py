@@ -6,17 +6,33 @@ SessionBackend `request.user`, `request.auth` and `@requires("authenticated")` a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
+from datetime import timedelta
+from inspect import iscoroutinefunction
+from typing import Any, TypeVar, overload
 
 from starlette.authentication import AuthCredentials, AuthenticationBackend, BaseUser
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
-from ..core.errors import Refusal
+from ..core.errors import ConfigError, Refusal
 from ..core.session import Session
-from .asgi import SessionMiddleware, exchange_of, session_of
+from .asgi import RequireLogin, SessionMiddleware, exchange_of, logged_in, session_of
 
-__all__ = ["SessionBackend", "SessionMiddleware", "SessionUser", "exchange_of", "refusal_response", "session_of"]
+__all__ = [
+    "RequireLogin",
+    "SessionBackend",
+    "SessionMiddleware",
+    "SessionUser",
+    "exchange_of",
+    "refusal_response",
+    "require_login",
+    "session_of",
+]
+
+View = TypeVar("View", bound=Callable[..., Any])
 
 
 class SessionUser(BaseUser):
@@ -71,6 +87,46 @@ class SessionBackend(AuthenticationBackend):
         """Return who speaks for the session of a connection."""
         session = session_of(conn)
         return SessionCredentials(session, self._scopes), SessionUser(session)
+
+
+@overload
+def require_login(view: View) -> View: ...
+@overload
+def require_login(
+    *, within: timedelta | float | None = None, level: int | None = None, fresh: bool = False
+) -> Callable[[View], View]: ...
+def require_login(
+    view: Callable[..., Any] | None = None,
+    *,
+    within: timedelta | float | None = None,
+    level: int | None = None,
+    fresh: bool = False,
+) -> Any:
+    """Guard an endpoint, a method of one, or a websocket's, as `@require_login` or `@require_login(within=...)`.
+
+    Nobody, or nobody surely enough: 401, or the login page. For a whole mount there is
+    `Middleware(RequireLogin, within=...)`.
+    """
+
+    def guard(view: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(view)
+        async def guarded(*args: Any, **kwargs: Any) -> Any:
+            await logged_in(_connection_among(args, kwargs), within=within, level=level, fresh=fresh)
+            if iscoroutinefunction(view):
+                return await view(*args, **kwargs)
+            return await run_in_threadpool(view, *args, **kwargs)
+
+        return guarded
+
+    return guard if view is None else guard(view)
+
+
+def _connection_among(args: tuple[Any, ...], kwargs: dict[str, Any]) -> HTTPConnection:
+    for one in (*args, *kwargs.values()):
+        if isinstance(one, HTTPConnection):
+            return one
+    message = "@require_login guards an endpoint that takes the request or the websocket (found neither)"
+    raise ConfigError(message)
 
 
 async def refusal_response(_request: Request | HTTPConnection, refusal: Exception) -> Response:

@@ -7,6 +7,7 @@ non-empty chunk, `write()`, or the return of a whole list. Until then the handle
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
 from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Unpack, overload
@@ -90,6 +91,28 @@ class SessionMiddleware:
         finally:
             if outer is not None:
                 environ[KEY] = outer
+
+
+class RequireLogin:
+    """Guards an application, or a part of one: 401, or the way to the login page, unless somebody is logged in.
+
+    It stands inside of SessionMiddleware, which answers.
+    """
+
+    def __init__(
+        self, app: App, *, within: timedelta | float | None = None, level: int | None = None, fresh: bool = False
+    ) -> None:
+        """Ask for an authentication not older than `within` (seconds), or at least of a `Level`.
+
+        `fresh`: of a session that was read from the store itself for this request, not from a near copy.
+        """
+        self.app = app
+        self._within, self._level, self._fresh = within, level, fresh
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        session_of(environ).require_login(within=self._within, level=self._level, fresh=self._fresh)
+        return self.app(environ, start_response)
 
 
 class Response:

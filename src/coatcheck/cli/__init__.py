@@ -6,6 +6,7 @@ sessions   list and show
 revoke     sessions revoke
 upkeep     purge and events
 keys       keys list, rotate and revoke
+conform    judges somebody's application from outside
 views      what may be shown of a record and of an event: never a proof, never a value
 terminal   tables, lines and JSON; what came from outside only shows
 when       moments as people write them

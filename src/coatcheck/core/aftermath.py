@@ -57,7 +57,7 @@ class Aftermath:
         if current.turn_proof != visit.record.turn_proof or current.used_at != visit.record.used_at:
             visit.standing = TokenClass.FORMER_GRACE if visit.login is None and visit.renew is None else visit.standing
         if visit.typed is not None:
-            visit.data = typed.from_type(visit.typed.data)
+            visit.data = visit.typed.plain()
             visit.typed = None
         theirs = self._opened(visit, current)
         visit.data, visit.wrote = records.merged(visit.base, visit.data, theirs, unsure=unsure), True

@@ -74,6 +74,13 @@ def same_origin(request: Request, origin: str, origins: Collection[str]) -> bool
     return request.scheme not in ("https", "wss") and origin == f"http://{host.removesuffix(':80')}"
 
 
+def is_embedded(request: Request) -> bool:
+    """Tell whether another site's page asked for this by a safe method, in a frame or an image: no user went here."""
+    if request.method not in SAFE_METHODS or request.header(b"sec-fetch-site") not in (b"cross-site", b"same-site"):
+        return False
+    return request.header(b"sec-fetch-dest") not in (b"", b"document")
+
+
 def check_origin(text: str) -> str:
     """Return an origin in the one spelling that browsers send, or raise ConfigError."""
     try:

@@ -60,6 +60,7 @@ class Judge:
         self._alone = sealer is not None and sealer.alone
         self._clients, self._heard = clients, heard
         self._grace = self._clocks.grace
+        self._passive = frozenset(settings.passive)
         self._quiet = self._clocks.touch_every * 0.75
         self._plain = settings.data is None and not settings.policies and not settings.detectors
         self._detectors = tuple(settings.detectors)
@@ -157,8 +158,7 @@ class Judge:
         elif held is not None and record.level < held.level:
             self._cut(visit)  # it was lowered before, but the answer that said so brought no cookie
         if record.used_at is None and standing is _CURRENT:
-            visit.urgent = (Touch(handle=record.handle, seen_at=now, turn_proof=proof),)
-            record = replace(record, used_at=now, nonce=None, seen_at=now, version=record.version + 1)
+            record = self._first_seen(visit, record, proof)
         if visit.confirmed is not None and not visit.urgent:  # if something else must be stored first: the next time
             record = replace(record, binding=visit.confirmed)
             visit.urgent = (Update(record=record, was=record.version),)
@@ -166,6 +166,16 @@ class Judge:
         visit.record = record
         visit.level = record.level
         return None
+
+    def _first_seen(self, visit: Visit, record: Record, proof: bytes) -> Record:
+        """Have the first sight of a turn stored: activity as well, but not where a path is passive (TMO-12)."""
+        now, stored = visit.arrived, visit.presented or record
+        seen_at = record.seen_at if visit.request.path in self._passive else now
+        if seen_at == now:
+            visit.urgent = (Touch(handle=record.handle, seen_at=now, turn_proof=proof),)
+        else:
+            visit.urgent = (Update(record=replace(stored, used_at=now, nonce=None), was=stored.version),)
+        return replace(record, used_at=now, nonce=None, seen_at=seen_at, version=record.version + 1)
 
     def _admitted(self, visit: Visit, record: Record, binder: Binder) -> bool:
         """Tell whether a session's binding to its device lets this request have it."""
@@ -178,7 +188,8 @@ class Judge:
         """Drop a remembered login whose plain clocks ran out: who it is stays known, what it may do does not."""
         self._cut(visit)
         data = self._kept(ticket, visit.base)
-        lower = replace(record, level=int(Level.REMEMBERED), data=data, seen_at=visit.arrived)
+        seen_at = record.seen_at if visit.request.path in self._passive else visit.arrived
+        lower = replace(record, level=int(Level.REMEMBERED), data=data, seen_at=seen_at)
         if visit.standing == TokenClass.CURRENT and record.used_at is None:
             lower = replace(lower, used_at=visit.arrived, nonce=None)
         visit.urgent = (Update(record=lower, was=record.version),)

@@ -460,11 +460,14 @@ class SessionManager:
 
     def allow_login(self, visit: Visit) -> None:
         """Raise Refusal where this request may not log anybody in: login CSRF plants the attacker's account (M4)."""
-        if visit.origin_proved or self.settings.csrf != "refuse":
+        embedded = csrf.is_embedded(visit.request)
+        if self.settings.csrf != "refuse" or (visit.origin_proved and not embedded):
             return
         self._heard("csrf_denied", visit.request)
         sentence = (
-            "A login needs evidence that it came from this site: Sec-Fetch-Site or Origin (browsers send them), "
+            "A page of another site asked for this login in a frame, an image or a script; send the user here instead."
+            if embedded
+            else "A login needs evidence that it came from this site: Sec-Fetch-Site or Origin (browsers send them), "
             "or the session's CSRF token. Test clients: headers={'Sec-Fetch-Site': 'same-origin'}."
         )
         raise Refusal(replies.forbidden("csrf", sentence), "login without same-origin evidence")

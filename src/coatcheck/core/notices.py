@@ -220,6 +220,8 @@ def _common(
         raise Refused("invalid_request", "The iat of this token lies in the future.")
     if iat < now - most_age - leeway:
         raise Refused("invalid_request", "This token is too old.")
+    if "nbf" in claims and _moment(claims, "nbf") > now + leeway:  # RFC 7519 section 4.1.5
+        raise Refused("invalid_request", "This token does not count yet.")
     return _text(claims, "jti"), iat
 
 

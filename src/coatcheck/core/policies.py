@@ -15,10 +15,10 @@ import msgspec
 
 from .errors import ConfigError
 from .model import Change, Instant, Record, Signal
+from .presets import DAY, HOUR, MINUTE, STANDARDS, Figure
+from .presets import preset as standard_of
 
 Seconds: TypeAlias = float | timedelta
-
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 
 class Action(IntEnum):
@@ -189,22 +189,15 @@ _MOST_LASTING = 400 * DAY
 
 
 PRESETS: dict[str, Timeouts] = {
-    "nist-aal1": Timeouts(idle=None, absolute=30 * DAY),
-    "nist-aal2": Timeouts(idle=HOUR, absolute=DAY),
-    "nist-aal3": Timeouts(idle=15 * MINUTE, absolute=12 * HOUR, remember=None, remember_idle=None),
-    "nist-63b-3-aal2": Timeouts(idle=30 * MINUTE, absolute=12 * HOUR),
-    "pci": Timeouts(idle=15 * MINUTE, absolute=12 * HOUR, remember=None, remember_idle=None),
-    "owasp-low-risk": Timeouts(idle=30 * MINUTE, absolute=8 * HOUR),
-    "owasp-high-value": Timeouts(idle=5 * MINUTE, absolute=4 * HOUR, remember=None, remember_idle=None),
+    name: Timeouts(
+        idle=standard.most("idle"),
+        absolute=standard.most("absolute") or DAY,
+        remember=30 * DAY if standard.remembers else None,
+        remember_idle=14 * DAY if standard.remembers else None,
+    )
+    for name, standard in STANDARDS.items()
 }
-"""NIST SP 800-63B-4 sections 2.1.3, 2.2.3, 2.3.3 (2025-07) and its revision 3; PCI DSS v4 8.2.8; OWASP cheat sheet."""
-
-
-_SHALL = {
-    "nist-aal3": ("absolute", "NIST SP 800-63B-4 section 2.3.3"),
-    "pci": ("idle", "PCI DSS v4 requirement 8.2.8"),
-}
-"""The figures that their source demands; the others it recommends."""
+"""The clocks of each preset; where its numbers come from stands in core/presets.py."""
 
 
 def timeouts(preset: str | None = None, **changes: Seconds | str | None) -> Timeouts:
@@ -213,7 +206,7 @@ def timeouts(preset: str | None = None, **changes: Seconds | str | None) -> Time
     An absolute timeout below the preset's idle timeout takes the idle timeout down with it. A preset whose source
     demands a figure does not exceed it; what exceeds a recommendation is told by `beyond`.
     """
-    base = Timeouts() if preset is None else _preset(preset)
+    base = Timeouts() if preset is None else PRESETS[standard_of(preset).name]
     plain = {key: _seconds(value) for key, value in changes.items()}
     unknown = plain.keys() - set(Timeouts.__struct_fields__)
     if unknown:
@@ -224,31 +217,27 @@ def timeouts(preset: str | None = None, **changes: Seconds | str | None) -> Time
         plain.setdefault("idle", absolute)
     made: Timeouts = msgspec.structs.replace(base, **plain)
     made.check()
-    if preset in _SHALL:
-        name, source = _SHALL[preset]
-        for found in beyond(made, preset):
-            if found.startswith(f"{name} "):
-                message = f"timeouts: {found}, and {source} demands it; without the preset you may"
-                raise ConfigError(message)
+    for figure, found in () if preset is None else exceeded(made, preset):
+        if figure.word == "SHALL":
+            message = f"timeouts: {found}, and {figure.source} demands it; without the preset you may"
+            raise ConfigError(message)
     return made
+
+
+def exceeded(clocks: Timeouts, preset: str) -> list[tuple[Figure, str]]:
+    """Return the figures of a preset than which clocks are laxer, each with a sentence."""
+    found = []
+    for figure in standard_of(preset).figures:
+        value = getattr(clocks, figure.clock)
+        if value is None or value > figure.most:
+            has = "off" if value is None else f"{value:g} s"
+            found.append((figure, f"{figure.clock} is {has}, {preset} has {figure.most:g} s at most"))
+    return found
 
 
 def beyond(clocks: Timeouts, preset: str) -> list[str]:
     """Return, a sentence each, where clocks are laxer than a preset: for a lint, nothing is refused."""
-    base = _preset(preset)
-    found = []
-    for name in ("idle", "absolute"):
-        most, value = getattr(base, name), getattr(clocks, name)
-        if most is not None and (value is None or value > most):
-            found.append(f"{name} is {'off' if value is None else f'{value:g} s'}, {preset} has {most:g} s at most")
-    return found
-
-
-def _preset(name: str) -> Timeouts:
-    if name not in PRESETS:
-        message = f"unknown preset {name!r}; there are {', '.join(PRESETS)}"
-        raise ConfigError(message)
-    return PRESETS[name]
+    return [sentence for _, sentence in exceeded(clocks, preset)]
 
 
 def _seconds(value: Seconds | str | None) -> float | str | None:

@@ -9,6 +9,7 @@ import msgspec
 
 from .errors import Refusal
 from .model import Because, Reply, Request
+from .stepup import target_of
 
 _NO_STORE = (b"cache-control", b"no-store")
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
@@ -87,14 +88,6 @@ def _wants_html(request: Request) -> bool:
 
 
 def _next_of(request: Request, joint: str) -> str:
-    r"""Return where to go after the login: this page, if it is one that may be asked for again by itself.
-
-    Browsers read `\` as `/` and drop tabs and line breaks wherever they stand: `/<tab>/evil.example` is another host.
-    """
-    path = request.path
-    if request.method != "GET" or not path.startswith("/") or path.startswith("//") or "\\" in path:
-        return ""
-    if not path.isprintable():
-        return ""
-    target = request.path + (f"?{request.query}" if request.query else "")
-    return f"{joint}next={quote(target, safe='/')}"
+    """Return where to go after the login: this page, if it is one that may be asked for again by itself."""
+    target = target_of(request) if request.method == "GET" else None
+    return "" if target is None else f"{joint}next={quote(target, safe='/')}"

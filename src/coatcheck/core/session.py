@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, Literal, NoReturn, Protocol, TypeAlias, 
 
 import msgspec
 
-from . import epochs, markup, replies, typed
+from . import epochs, markup, replies, stepup, typed
 from .codec import SCALARS
 from .errors import ConfigError, DataError, Refusal, SettledError
 from .model import (
@@ -44,7 +44,9 @@ ALL: Final = All()
 Carry: TypeAlias = Collection[str] | Mapping[str, Callable[[Any], bool]] | All
 """Which keys of an anonymous session move into a login: names, names with a validator each, or ALL."""
 
-RESERVED: Final = frozenset({"next", "state", "nonce", "code_verifier", "oauth_state", "oidc_state", "oidc_nonce"})
+RESERVED: Final = frozenset(
+    {"next", "state", "nonce", "code_verifier", "oauth_state", "oidc_state", "oidc_nonce", stepup.KEY}
+)
 """Keys that never move: whoever planted an anonymous session would choose where its victim goes after login."""
 
 MOST_SUBJECT = 255
@@ -373,6 +375,40 @@ class Session(MutableMapping[str, Any]):
         visit.renew = None
         visit.login = Login(subject, tuple(methods), int(level), remember, visit.counter.mint(subject), tenant)
 
+    def stepped_up(self, *methods: str, level: int | None = None) -> None:
+        """Raise this session by a further factor whose proof you have just checked: `stepped_up("otp")`.
+
+        A login of the same subject: new handle and secret, data stays, and so does the overall end, which one factor
+        does not move (NIST SP 800-63B-4 section 2.2.3). `level`: what all its methods make together, by their names
+        (RFC 8176); AAL3 must be said. A remembered session counts for nothing here.
+        Raises Refusal where nobody is logged in, DataError for what no such methods make.
+        """
+        visit = self._before_start("stepped_up")
+        subject = self.subject
+        if subject is None:
+            raise visit.counter.challenge(visit, reauthenticate=False, within=None)
+        plain = self.level > Level.REMEMBERED
+        together = tuple(dict.fromkeys((*self.methods, *methods) if plain else methods))
+        stepup.check_methods(methods, level, together)
+        reached = stepup.level_of(together) if level is None else level
+        first = visit.login is None
+        self.login(subject, methods=together, level=max(reached, self.level))
+        if first and plain and visit.record is not None and visit.lasting is None:
+            visit.lasting = Lasting(until=visit.record.expires_at)
+
+    def resume(self, wanted: str | None = None, default: str = "/") -> stepup.Resume:
+        """Return what comes after a login: `GoTo` a page of this site, or `AskAgain` for what the login interrupted.
+
+        `wanted` is the `next` that the login page was called with; where it names another site's page, or none, the
+        session tells what was interrupted; without that it is `default`.
+        """
+        visit = self._looked()
+        target = stepup.own_target(wanted)
+        if target is not None:
+            return stepup.GoTo(target)
+        found = stepup.resumed(visit.data.get(stepup.KEY), self.subject, visit.counter.now())
+        return stepup.GoTo(default) if found is None else found
+
     def logout(self, *, everywhere: bool = False) -> None:
         """End this session, or with `everywhere` all of the subject's; committed whatever becomes of the response."""
         visit = self._looked()
@@ -445,12 +481,18 @@ class Session(MutableMapping[str, Any]):
         return subject
 
     def require_login(
-        self, *, within: timedelta | float | None = None, level: int | None = None, fresh: bool = False
+        self,
+        *,
+        within: timedelta | float | None = None,
+        level: int | None = None,
+        fresh: bool = False,
+        shown: Mapping[str, Any] | None = None,
     ) -> str:
         """Return the subject, or raise Refusal: nobody, not surely enough, or not recently enough (seconds).
 
         `fresh`: a near copy of the session is not good enough; it is read from the store itself. A handler on an event
         loop awaits `exchange.confirm(session)` before; raises ConfigError where it did not.
+        `shown`: what `resume()` can show again after the login, where this request is one that must be confirmed.
         """
         visit = self._looked()
         if fresh and visit.copied:
@@ -461,12 +503,58 @@ class Session(MutableMapping[str, Any]):
             raise visit.counter.challenge(visit, reauthenticate=False, within=seconds)
         if visit.doubted and visit.login is None:
             raise visit.counter.challenge(visit, reauthenticate=True, within=seconds)
-        if (within is not None or level is not None) and visit.unbound and visit.login is None:
+        if within is None and level is None:
+            return subject
+        self._bound(visit)
+        if not self._fresh(visit, seconds, level):
+            refusal = visit.counter.challenge(visit, reauthenticate=True, within=seconds)
+            if refusal.reply.status == 303 and visit.request.method not in stepup.SAFE:
+                self._note(visit, shown or {}, grants=False)
+            raise refusal
+        if stepup.KEY in visit.data and stepup.is_done(visit.data[stepup.KEY], visit.request):
+            del self[stepup.KEY]
+        return subject
+
+    def may_once(self, of: stepup.Of, level: int | None = None) -> Callable[[dict[str, Any]], bool]:
+        """Return what takes the permission for this very request out of the session's data, and tells if it was there.
+
+        For `exchange.require_step_up`, which has it committed at once. Raises Refusal where nobody is logged in.
+        """
+        visit = self._looked()
+        if self.subject is None:
+            raise visit.counter.challenge(visit, reauthenticate=False, within=None)
+        self._bound(visit)
+
+        def take(data: dict[str, Any]) -> bool:
+            record, now = visit.record, visit.counter.now()
+            if record is None or visit.login is not None or not self._fresh(visit, stepup.FOR, level):
+                return False
+            good = stepup.permits(data.get(stepup.KEY), record, visit.request, of, now)
+            if good:
+                del data[stepup.KEY]
+            return good
+
+        return take
+
+    def interrupted(self, of: stepup.Of) -> Refusal:
+        """Return the refusal that asks for a proof for this very request, and note the request in the session."""
+        visit = self._looked()
+        self._note(visit, of, grants=True)
+        return visit.counter.challenge(visit, reauthenticate=True, within=0.0)
+
+    def _note(self, visit: Visit, of: stepup.Of, *, grants: bool) -> None:
+        record = visit.record
+        if record is None or visit.login is not None or visit.logout or visit.request.kind == "websocket":
+            return
+        note = stepup.noted(record, visit.request, of, visit.counter.now(), grants=grants)
+        if note is not None:
+            self[stepup.KEY] = note
+
+    def _bound(self, visit: Visit) -> None:
+        """Raise Refusal where the session must be bound to its device, and is not: nothing delicate is done by it."""
+        if visit.unbound and visit.login is None:
             sentence = "This needs a session that is bound to its device; your browser has not done that (yet)."
             raise Refusal(replies.forbidden("binding_required", sentence), "binding_required")
-        if (within is not None or level is not None) and not self._fresh(visit, seconds, level):
-            raise visit.counter.challenge(visit, reauthenticate=True, within=seconds)
-        return subject
 
     def _fresh(self, visit: Visit, within: float | None, level: int | None) -> bool:
         if self.level <= Level.REMEMBERED or (visit.step_up and visit.login is None):
@@ -664,6 +752,11 @@ class Typed(Generic[T]):
         self.session = session
         self.data = data
         self._kind = kind
+
+    def plain(self) -> dict[str, Any]:
+        """Return the data as the session keeps it; the note of a step-up is ours, and in no application's type."""
+        data, note = typed.from_type(self.data), self.session.visit.data.get(stepup.KEY)
+        return data if note is None else {**data, stepup.KEY: note}
 
     def is_of(self, kind: type[Any]) -> bool:
         """Tell whether this is a view of that type."""

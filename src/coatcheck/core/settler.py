@@ -510,7 +510,7 @@ class Settler:
                 return visit.base
             # what was loaded is plain, and nothing but plain values was put beside it
             return codec.encode(visit.data, known_plain=not visit.lent and visit.base[:1] != codec.EXTENDED)
-        visit.data = typed.from_type(visit.typed.data)
+        visit.data = visit.typed.plain()
         raw = codec.encode(visit.data)
         # an untouched default is no write: compare like with like
         return visit.base if raw == self._untouched and not visit.base else raw

@@ -39,6 +39,7 @@ from ..core.model import (
     Ticket,
 )
 from ..core.session import Session
+from ..core.stepup import Of
 from .journal import log_events, logger
 
 if TYPE_CHECKING:
@@ -341,6 +342,16 @@ class AsyncExchange:
     async def take(self, session: Session, key: str) -> Any:
         """Remove a key and return its value, or None: of all parallel requests, exactly one gets it."""
         return await self._at_once(session, lambda data: data.pop(key, None))
+
+    async def require_step_up(self, session: Session, of: Of = b"", *, level: int | None = None) -> str:
+        """Return the subject, if it authenticated for this very request: since it was first asked for, and once.
+
+        Otherwise raise Refusal, and remember for five minutes what it was: method, target, and `of`, which is the body,
+        or the fields that matter (they are shown again). `level`: at least that `Level`.
+        """
+        if await self._at_once(session, session.may_once(of, level)):
+            return session.subject or ""
+        raise session.interrupted(of)
 
     async def bump(self, session: Session, key: str, by: int = 1) -> int:
         """Add to a counter and return it; kept whatever becomes of the response.

@@ -119,7 +119,7 @@ class AsgiDriver:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(PATIENCE)
             self._loop.close()
-        assert self.order_faults == [], "the ASGI protocol was broken"
+        assert self.order_faults == [], f"the ASGI protocol was broken: {self.order_faults}"
         assert self.loop_errors == [], f"the event loop was told of errors that nobody took: {self.loop_errors}"
 
     def _begin(self, connection: AsgiConnection) -> AsgiConnection:
@@ -344,7 +344,7 @@ class WsgiDriver:
 
     def close(self) -> None:
         """Fail for what broke the protocol."""
-        assert self.faults == [], "the WSGI protocol was broken"
+        assert self.faults == [], f"the WSGI protocol was broken: {self.faults}"
 
 
 class WsgiRequest:

@@ -186,6 +186,28 @@ class SiteRows:
         assert browser.get("/private?within=600&level=20").json() == {"user": "alice"}
         assert browser.post("/pay").status == 200
 
+    def test_a_step_up_is_good_for_what_was_asked_once(self, serve: Callable[..., House]) -> None:
+        """Row 31, a proof for one request (M5): another subject, a changed body and a second time are refused."""
+        house = serve(login_url="/login")
+        browser, money, html = house.browser(), {"to": "bob", "amount": "10"}, {"accept": "text/html"}
+        browser.login()
+        house.clock.wind(1)
+        sent = browser.post("/transfer", money, headers=html)
+        assert (sent.status, sent.header("location")) == (303, "/login")
+        house.clock.wind(1)
+        browser.login("mallory")
+        assert browser.get("/resume?next=//evil.example").json() == {"go": "/home"}
+        assert browser.post("/transfer", money).status == 401
+        house.clock.wind(1)
+        assert browser.post("/reauth").status == 200
+        assert browser.post("/transfer", {**money, "amount": "99"}).status == 401
+        house.clock.wind(1)
+        assert browser.post("/reauth").status == 200
+        assert browser.get("/resume").json()["again"]["shown"] == {**money, "amount": "99"}
+        assert browser.post("/transfer", {**money, "amount": "99"}).status == 200
+        assert browser.post("/transfer", {**money, "amount": "99"}).status == 401
+        assert house.control.probe.done == ["mallory: 99 to bob"]
+
     @pytest.mark.parametrize(("peer", "forwarded", "trusted", "address"), ADDRESSES)
     def test_the_address_is_that_before_our_own_proxies(
         self, serve: Callable[..., House], peer: str, forwarded: list[str], trusted: list[str], address: str

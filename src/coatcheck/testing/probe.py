@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 from ..core.errors import SettledError
 from ..core.model import Level
 from ..core.session import Session
+from ..core.stepup import GoTo
 from ..flow.async_ import AsyncExchange
 from ..flow.async_registry import AsyncRegistry
 from ..flow.registry import Registry
@@ -122,6 +123,7 @@ class Probe:
         """Start without a gate."""
         self.gates: dict[str, Gate] = {}
         self.seen: list[str] = []
+        self.done: list[str] = []
         self.late: list[str] = []
 
     def gate(self, name: str) -> Gate:
@@ -201,6 +203,14 @@ class Probe:
             return _json({"user": session.subject, "handle": session.handle})
         return Answer(303, [TEXT, ("location", call.query.get("to", "/me"))])
 
+    def callback(self, call: Call) -> Steps:
+        """Come back from an identity provider: logs in by the state that this browser began with, once, or 400."""
+        began = yield call.exchange.take(call.session, "state")
+        if began is None or began != call.query.get("state"):
+            return _json({"error": "state"}, 400)
+        call.session.login(call.query.get("user", "alice"))
+        return Answer(303, [TEXT, ("location", "/me")])
+
     def logout(self, call: Call) -> Steps:
         """Log out: here, or everywhere."""
         yield from ()
@@ -269,6 +279,29 @@ class Probe:
         yield from ()
         call.session.require_login(within=300, level=Level.AAL2)
         return _json({"paid": True})
+
+    def transfer(self, call: Call) -> Steps:
+        """Move money: asks for a proof for this very transfer, by its fields, or with `whole` by its body."""
+        of = call.body if "whole" in call.query else {**call.query, **call.form}
+        level = call.query.get("level")
+        subject = yield call.exchange.require_step_up(call.session, of, level=None if level is None else int(level))
+        self.done.append(f"{subject}: {call.form.get('amount')} to {call.form.get('to')}")
+        return _json({"moved": call.form.get("amount")})
+
+    def raise_level(self, call: Call) -> Steps:
+        """Take one more factor from whoever is logged in."""
+        yield from ()
+        session = call.session
+        session.stepped_up(*call.query.get("with", "otp").split())
+        return _json({"level": session.level, "methods": session.methods})
+
+    def resume(self, call: Call) -> Steps:
+        """Say what comes after the login."""
+        yield from ()
+        found = call.session.resume(call.query.get("next"), default="/home")
+        if isinstance(found, GoTo):
+            return _json({"go": found.target})
+        return _json({"again": {"method": found.method, "target": found.target, "shown": found.shown}})
 
     # -- sessions of an account --------------------------------------------------------------------------------------
 
@@ -459,6 +492,7 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/replace"): Probe.replace,
     ("GET", "/form"): Probe.form_page,
     ("POST", "/login"): Probe.login,
+    ("GET", "/callback"): Probe.callback,
     ("POST", "/logout"): Probe.logout,
     ("GET", "/me"): Probe.me,
     ("GET", "/private"): Probe.private,
@@ -469,6 +503,10 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/account/password"): Probe.password,
     ("POST", "/account/roles"): Probe.roles,
     ("POST", "/pay"): Probe.pay,
+    ("GET", "/transfer"): Probe.transfer,
+    ("POST", "/transfer"): Probe.transfer,
+    ("POST", "/stepup"): Probe.raise_level,
+    ("GET", "/resume"): Probe.resume,
     ("GET", "/account/sessions"): Probe.sessions,
     ("POST", "/account/sessions/revoke-others"): Probe.end_others,
     ("GET", "/session/status"): Probe.status,

@@ -23,7 +23,8 @@ from django.utils.module_loading import import_string  # type: ignore[import-unt
 
 from ...core.errors import ConfigError
 from ...core.manager import SessionManager
-from ...core.policies import DAY, Timeouts
+from ...core.policies import Timeouts
+from ...core.presets import DAY
 from ...core.session import ALL
 from ...core.settings import insecure_name, is_local
 from ...flow.sync import Exchange, Store

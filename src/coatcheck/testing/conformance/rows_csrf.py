@@ -1,0 +1,296 @@
+"""Rows of part I: requests that another site caused, by form, by fetch, by socket."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ...core import csrf
+from ..browser import Browser
+from .devices import REFRESH, REGISTER, Device
+from .registry import open_row, row
+from .site import ELSEWHERE, ORIGIN, Site
+from .verdicts import Partly, expect, partly
+
+FRIEND = "https://idp.example"
+HOOK = "/hook"
+UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
+
+JUDGED: tuple[tuple[str, str, str | None, str | None, bool], ...] = (
+    ("GET", "/", "cross-site", ELSEWHERE, True),
+    ("HEAD", "/", "cross-site", None, True),
+    ("OPTIONS", "/", "cross-site", ELSEWHERE, True),
+    ("*", "/x", "same-origin", ORIGIN, True),
+    ("*", "/x", "none", None, True),
+    ("*", "/x", "same-site", "https://blog.testserver", False),
+    ("*", "/x", "cross-site", ELSEWHERE, False),
+    ("*", "/x", None, None, True),
+    ("*", "/x", None, ORIGIN, True),
+    ("*", "/x", None, ELSEWHERE, False),
+    ("*", "/x", None, "null", False),
+    ("*", "/x", None, "http://testserver", False),
+    ("*", "/x", None, f"{ORIGIN}:8443", False),
+    ("*", "/x", None, f"{ORIGIN}.evil.example", False),
+    ("*", "/x", "cross-site", FRIEND, True),
+    ("*", "/x", "same-site", FRIEND, True),
+    ("*", HOOK, "cross-site", ELSEWHERE, True),
+    ("*", "/x", "cross-site", None, False),
+    ("*", "/x", "future-value", ORIGIN, False),
+)
+"""Method ("*": every unsafe one), path, Sec-Fetch-Site, Origin, and whether the request may pass.
+
+After Go's net/http CrossOriginProtection, with scheme and port compared, and a sibling host counted as another site.
+"""
+
+
+def _passes(site: Site, method: str, path: str, said: str | None, origin: str | None, **how: object) -> bool:
+    answer = site.ask(method, path, site=said, origin=origin, **how)
+    expect(f"whether {method} is answered with 403, or as what is not there", answer.status < 500, wanted=True)
+    return answer.status != 403
+
+
+@row("CSR-01")
+def test_the_table(site: Site) -> None:
+    """Twenty kinds of requests by every unsafe method: those that another site caused are refused."""
+    strict = site.with_settings(trusted_origins=[FRIEND], csrf_exempt=[HOOK])
+    for method, path, said, origin, wanted in JUDGED:
+        for one in UNSAFE if method == "*" else (method,):
+            found = _passes(strict, one, path, said, origin)
+            expect(f"whether {one} {path} passes, Sec-Fetch-Site {said}, Origin {origin}", found, wanted)
+    for headers in ([("sec-fetch-site", "cross-site")], [("origin", ELSEWHERE)]):
+        said, origin = ("same-origin", ORIGIN) if headers[0][0] == "sec-fetch-site" else (None, ORIGIN)
+        found = _passes(strict, "POST", "/x", said, origin, headers=headers)
+        expect(f"whether POST passes with {headers[0][0]} twice", found, wanted=False)
+    expect("requests that were counted as refused", strict.noise("csrf_denied") > 30, wanted=True)
+
+
+@row("CSR-02")
+def test_every_content_type(site: Site) -> None:
+    """Another site's POST is refused with each type that needs no preflight, with JSON, and without a type."""
+    browser = site.logged_in()
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "text/x"):
+        headers = {"content-type": kind} if kind else {}
+        answer = browser.post("/echo", headers=headers, site="cross-site", origin=ELSEWHERE)
+        expect(f"the answer to {kind or 'no type'}", answer.status, 403)
+    expect("the answer to JSON", browser.post("/echo", json={}, site="cross-site", origin=ELSEWHERE).status, 403)
+
+
+@row("CSR-03")
+def test_no_change_by_get(site: Site) -> None:
+    """Every endpoint of ours that changes something answers GET with 405 and changes nothing."""
+    bound = site.with_settings(binding="opportunistic")
+    device = Device(bound).bind()
+    before = bound.records()
+    for path in (REGISTER, REFRESH):
+        for method in ("GET", "HEAD"):
+            answer = device.browser.request(method, path, headers={"sec-secure-session-id": device.name})
+            expect(f"the answer to {method} {path}", (answer.status, answer.header("allow")), (405, "POST"))
+    expect("whether a record changed", bound.records() == before, wanted=True)
+    expect("who is logged in", device.browser.get("/me").status, 200)
+
+
+open_row("CSR-04", "Refusing requests for private answers by Sec-Fetch-Dest is not built; set the header by yourself.")
+
+
+@row("CSR-05")
+def test_fallback_to_origin(site: Site) -> None:
+    """Without Sec-Fetch-Site the Origin decides, by scheme, host and port; with neither it is as chosen."""
+    for origin, wanted in (
+        (ORIGIN, True),
+        (ELSEWHERE, False),
+        ("null", False),
+        ("http://testserver", False),
+        (f"{ORIGIN}:8443", False),
+        (f"{ORIGIN}.evil.example", False),
+    ):
+        expect(f"whether Origin {origin} passes", _passes(site, "POST", "/echo", None, origin), wanted)
+    expect("whether neither passes", _passes(site, "POST", "/echo", None, None), wanted=True)
+    strict = site.with_settings(missing_headers="deny")
+    expect("whether neither passes, denied", _passes(strict, "POST", "/echo", None, None), wanted=False)
+
+
+KEY, SID, RAND = bytes(range(32)), "sid-internal-01", bytes(range(0x20, 0x40))
+TOKEN = (
+    "12194b6fa4e079ae663fe0ac8eb706e28c10927ecc502a6bd402e722ee7e0238"
+    ".202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f"
+)
+
+
+@row("CSR-06")
+def test_form_token(site: Site) -> None:
+    """The token is the published construction, counts for its session only, and from header or form only."""
+    expect("the token of the vector", csrf.token(KEY, SID, RAND), TOKEN)
+    mac, _, text = TOKEN.partition(".")
+    for sid, key, presented in (
+        ("sid-internal-02", KEY, TOKEN),
+        (SID, bytes(32), TOKEN),
+        (SID, KEY, f"{mac}.{text[:-2]}ff"),
+        (SID, KEY, mac + text),
+        (SID, KEY, f"{mac}.{text}."),
+        (SID, KEY, f"{mac.upper()}.{text}"),
+        (SID, KEY, ""),
+        (SID, KEY, "a" * 1_000_000),
+    ):
+        expect(f"whether {presented[:20]!r} is a token of {sid}", csrf.verify(key, sid, presented), wanted=False)
+    browser, other = site.logged_in(), site.logged_in("bob")
+    token, foreign = browser.get("/form").text, other.get("/form").text
+    expect("the answer to a token in the header", _echo(browser, token), 200)
+    expect("the answer to a token in the form", browser.post("/echo?token=required", {"csrf_token": token}).status, 200)
+    expect("the answer to another session's", _echo(browser, foreign), 403)
+    expect("the answer to one in the address", browser.post(f"/echo?token=required&csrf_token={token}").status, 403)
+    cookies = f"{site.cookie}={browser.token}; csrf_token={token}; x-csrf-token={token}"
+    expect("the answer to one in a cookie", browser.post("/echo?token=required", cookies=cookies).status, 403)
+    before = browser.get("/form").text
+    browser.post("/reauth")
+    expect("the answer to one of before the login", _echo(browser, before), 403)
+
+
+def _echo(browser: Browser, token: str) -> int:
+    return browser.post("/echo?token=required", headers={"x-csrf-token": token}).status
+
+
+@contextmanager
+def everything_logged() -> Iterator[list[str]]:
+    """Collect every line that is logged meanwhile, at every level, tracebacks and all."""
+    lines: list[str] = []
+    spy = logging.Handler(logging.DEBUG)
+    spy.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s"))
+    spy.emit = lambda record: lines.append(spy.format(record))  # type: ignore[method-assign]
+    root = logging.getLogger()
+    ours = logging.getLogger("coatcheck")
+    levels = root.level, ours.level
+    root.addHandler(spy)
+    root.setLevel(logging.DEBUG)
+    ours.setLevel(logging.DEBUG)
+    try:
+        yield lines
+    finally:
+        root.removeHandler(spy)
+        root.setLevel(levels[0])
+        ours.setLevel(levels[1])
+
+
+@row("CSR-07")
+def test_form_token_is_not_told(site: Site) -> None:
+    """A form's token stands in no header, no event and no log line, also when it is refused; each page spells anew."""
+    browser = site.logged_in()
+    with everything_logged() as lines:
+        pages = [browser.get("/form") for _ in range(2)]
+        tokens = [page.text for page in pages]
+        browser.post("/echo?token=required", {"csrf_token": tokens[0]})
+        browser.post("/echo?token=required", {"csrf_token": tokens[0] + "x"})
+        refused = browser.post("/echo", {"csrf_token": tokens[1]}, site="cross-site", origin=ELSEWHERE)
+    expect("the answer to another site", refused.status, 403)
+    expect("whether two pages spell it alike", tokens[0] == tokens[1], wanted=False)
+    headers = [value for page in (*pages, refused) for _, value in page.headers]
+    site.told("csrf_denied")
+    told = "\n".join([*lines, *headers, *(repr(event) for event in site.events())])
+    expect("tokens that were told", [one for one in tokens if one in told], [])
+
+
+@row("CSR-08")
+def test_login_from_elsewhere(site: Site) -> None:
+    """Another site's form, fetch and frame log nobody in; without any evidence a login needs the form's token."""
+    for said, origin in (("cross-site", ELSEWHERE), ("same-site", "https://blog.testserver"), (None, ELSEWHERE)):
+        answer = site.ask("POST", "/login", form={"user": "mallory"}, site=said, origin=origin)
+        expect(f"the answer to a login from {origin}", (answer.status, answer.cookies), (403, []))
+    bare = site.browser()
+    expect("the answer to one that says nothing", bare.post("/login", {"user": "mallory"}, site=None).status, 403)
+    visitor = site.browser()
+    token = visitor.get("/form?write=k").text
+    answer = visitor.post("/login", {"user": "alice", "csrf_token": token}, site=None)
+    expect("the answer with the form's token", answer.status, 303)
+    expect("who is logged in", visitor.get("/me").json()["user"], "alice")
+
+
+@row("CSR-09")
+def test_refusals_are_told(site: Site) -> None:
+    """A refusal is counted, and told within a minute with method, path and network, without a token."""
+    browser = site.logged_in()
+    browser.post("/echo?secret=1", site="cross-site", origin=ELSEWHERE)
+    (event,) = site.told("csrf_denied")
+    expect("how often", event.detail["count"], 1)
+    last = event.detail["last"]
+    expect("the method and path", (last["method"], last["path"]), ("POST", "/echo"))
+    expect("the network", event.detail["networks"], {"192.0.2.0/24": 1})
+    secrets = (browser.token or "").split(".")[2:]
+    expect("secrets in the event", [one for one in secrets if one in repr(event)], [])
+
+
+@row("CSR-10")
+def test_vary(site: Site) -> None:
+    """A refusal varies by Sec-Fetch-Site and Origin, a page that looked at the session by Cookie, others by nothing."""
+    refused = site.ask("POST", "/echo", site="cross-site", origin=ELSEWHERE)
+    varies = {word.strip().lower() for word in (refused.header("vary") or "").split(",")}
+    expect("what a refusal varies by", varies >= {"sec-fetch-site", "origin"}, wanted=True)
+    expect("what a private page varies by", "Cookie" in (site.logged_in().get("/me").header("vary") or ""), wanted=True)
+    expect("what an untouched page varies by", site.ask("GET", "/").header("vary"), None)
+
+
+@row("CSR-11")
+def test_sockets_from_elsewhere(site: Site) -> None:
+    """A handshake from another origin is refused, and one without Origin that brings a cookie, too."""
+    site.needs("socket")
+    browser = site.logged_in()
+    for origin in (ELSEWHERE, "null", "http://testserver", "https://blog.testserver"):
+        denial = browser.connect("/ws", origin=origin).denial
+        expect(f"the answer to a socket from {origin}", denial and denial.status, 403)
+    denial = browser.connect("/ws", origin=None).denial
+    expect("the answer to a socket without Origin", denial and denial.status, 403)
+    socket = browser.connect("/ws")
+    expect("the answer to our own", socket.denial, None)
+    socket.close()
+
+
+@row("CSR-12")
+def test_sockets_follow_the_session(site: Site) -> Partly:
+    """A socket is opened from our https origin only, by the session's own cookie, and closed with its session."""
+    site.needs("socket")
+    browser = site.logged_in()
+    denial = browser.connect("/ws", origin="http://testserver").denial
+    expect("the answer to a page on plain http", denial and denial.status, 403)
+    plain = site.browser("http://testserver")
+    expect("cookies that a browser would send over ws://", (plain.login().status, plain.jar), (200, {}))
+    socket = browser.connect("/ws")
+    socket.send("hello")
+    expect("what the socket says", socket.receive(), "alice: hello")
+    site.control.registry.revoke_all("alice")
+    expect("how it ends when the session is revoked", socket.receive(), 4401)
+    return partly(
+        "There are no tickets: a socket is opened by the session's own cookie, which is Secure, so ws:// brings none; "
+        "it ends with its session."
+    )
+
+
+@row("CSR-14")
+def test_our_page_cannot_be_framed(site: Site) -> Partly:
+    """The one page that coatcheck itself makes forbids frames and scripts, and is not stored."""
+    bound = site.with_settings(binding="opportunistic")
+    device = Device(bound).bind()
+    bound.clock.wind(601)
+    arrives = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    page = device.browser.get("/me", site="cross-site", headers=arrives)
+    expect("the answer", page.status, 200)
+    policy = "default-src 'none'; frame-ancestors 'none'"
+    expect("its policy", page.header("content-security-policy"), policy)
+    expect("whether it is stored", page.header("cache-control"), "no-store")
+    expect("whether private data is in it", "alice" in page.text, wanted=False)
+    return partly(
+        "The page that leads back from another site forbids frames and scripts; the pages that ask for a proof are "
+        "your application's, and the operators' console is not part of this release."
+    )
+
+
+@row("CSR-15")
+def test_device_binding_passes(site: Site) -> None:
+    """A browser's own refresh passes, also as same-site with the site's Origin; its signature guards it."""
+    bound = site.with_settings(binding="opportunistic")
+    device = Device(bound).bind()
+    bound.clock.wind(500)
+    for said, origin in (("same-site", "https://example.test"), ("cross-site", ELSEWHERE), (None, None)):
+        headers = {"sec-secure-session-id": device.name}
+        answer = device.browser.post(REFRESH, headers=headers, site=said, origin=origin)
+        challenge = answer.header("secure-session-challenge")
+        expect(f"whether a refresh from {origin} reaches the endpoint", (answer.status, bool(challenge)), (403, True))
+    expect("the answer to a proof", device.refresh().status, 200)

@@ -1,0 +1,276 @@
+"""Rows of part K: what is told of sessions, in which words, and what never is."""
+
+from __future__ import annotations
+
+import json
+import re
+import traceback
+from collections.abc import Iterable
+from typing import Any
+
+from ...core import exports, facts
+from ...core.model import Client, Event
+from .devices import Device
+from .registry import open_row, row
+from .rows_cookies import life
+from .rows_csrf import everything_logged
+from .site import ELSEWHERE, Site
+from .verdicts import expect
+
+NASTY = "a\r\nsession_created handle=x \x1b[31mred\x1b[0m \u2028next \u202ereversed"
+"""What somebody would like to see in a log."""
+
+OCSF_NEEDS = {"activity_id", "category_uid", "class_uid", "type_uid", "time", "severity_id", "metadata", "user"}
+"""Members that an event of OCSF's class 3002 must have, besides `service` or `dst_endpoint`."""
+
+
+def whole_day(site: Site) -> list[Event]:
+    """Return the events of a day on which everything happens: logins, ends, refusals, replays."""
+    for _ in life(site):
+        pass
+    alice = site.logged_in()
+    thief = alice.twin()
+    site.clock.wind(16 * 60)
+    alice.get("/me")
+    alice.get("/me")
+    site.clock.wind(400)
+    thief.get("/me")
+    bob = site.logged_in("bob")
+    site.clock.wind(8000)
+    bob.get("/me")
+    carol = site.logged_in("carol")
+    site.control.registry.revoke_all("carol", because="operator")
+    site.clock.wind(120)
+    carol.get("/me")
+    carol.post("/echo", site="cross-site", origin=ELSEWHERE)
+    site.ask("GET", "/me", cookies=f"{site.cookie}=c1.{'A' * 18}.{'B' * 24}.{'C' * 24}")
+    site.ask("GET", "/me", cookies=f"{site.cookie}=a; {site.cookie}=b")
+    site.told("csrf_denied")
+    return site.events()
+
+
+def _facts(events: Iterable[Event]) -> list[Event]:
+    return [event for event in events if not event.noise]
+
+
+@row("LOG-01")
+def test_who_when_where_what(site: Site) -> None:
+    """Each fact names time, event, level, session, user, address and agent; each summary its networks and last path."""
+    told = whole_day(site)
+    for event in _facts(told):
+        plain = exports.plain(event)
+        missing = [name for name in ("time", "event", "level", "realm", "session", "user") if not plain[name]]
+        anonymous = event.name in ("session_created", "session_expired") and event.subject is None
+        many = event.name == "sessions_revoked"  # all of a subject's
+        expect(f"what {event.name} does not say", missing, ["user"] if anonymous else ["session"] if many else [])
+        if "revoked" not in event.name:  # an operator's act is nobody's request
+            expect(f"where {event.name} came from", (plain["ip"], plain["user_agent"]), ("192.0.2.7", "Probe/1"))
+    for event in told:
+        if event.noise:
+            expect(f"what {event.name} counts by", event.detail["networks"], {"192.0.2.0/24": event.detail["count"]})
+            expect(f"the query in {event.name}", "?" in event.detail["last"]["path"], wanted=False)
+
+
+@row("LOG-02")
+def test_moments(site: Site) -> None:
+    """Every exported moment is UTC and says so."""
+    moment = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+    for event in whole_day(site):
+        for form, field in (("plain", "time"), ("owasp", "datetime"), ("ecs", "@timestamp")):
+            said = exports.FORMS[form](event)[field]  # type: ignore[index]
+            expect(f"whether {said!r} is UTC", bool(moment.fullmatch(said)), wanted=True)
+
+
+@row("LOG-03")
+def test_common_forms(site: Site) -> None:
+    """Every event is one line of JSON that parses, in each of the four forms; OCSF's has what its class requires."""
+    told = whole_day(site)
+    expect("kinds of events", len({event.name for event in told}) >= 10, wanted=True)
+    for event in told:
+        for form in exports.FORMS:
+            line = exports.line(event, form)
+            expect(f"lines of {event.name} as {form}", len(line.splitlines()), 1)
+            parsed = json.loads(line)
+            if form == "ocsf":
+                expect(f"members of {event.name}", OCSF_NEEDS - parsed.keys(), set())
+                expect("its service", parsed["service"]["name"], site.cookie)
+
+
+@row("LOG-04")
+def test_no_secret_is_told(site: Site) -> None:
+    """No token, cookie header, form token or proof is logged, at any level, in tracebacks, events or repr."""
+    bound = site.with_settings(binding="opportunistic")
+    with everything_logged() as lines:
+        browser = bound.browser()
+        secrets = []
+        for what in ("/data?write=k", "/?do=login", "/reauth", "/?do=renew", "/?do=login-remember"):
+            browser.post(what)
+            secrets += (browser.token or "").split(".")[2:]
+        form = browser.get("/form").text
+        crashed = browser.post("/?do=write&then=raise", {"csrf_token": form})
+        device = Device(bound, "bob").bind()
+        proof = device.proof(device.challenge)
+        device.refresh()
+        bound.trouble.fail("load")
+        browser.get("/me")
+        bound.trouble.fail(None)
+        browser.get("/look?how=iter")
+        if crashed.error is not None:
+            lines.extend(traceback.format_exception(crashed.error))
+    bound.told("csrf_denied")
+    secrets += [form, proof, *device.browser.jar.values()]
+    secrets += (device.browser.token or "").split(".")[2:]
+    shown = "\n".join(
+        [*lines, *(repr(event) + facts.line(event) for event in bound.events()), *map(repr, _reprs(bound))]
+    )
+    expect("secrets that were told", [one for one in secrets if one and one in shown], [])
+    expect("whether anything was logged at all", bool(lines), wanted=True)
+
+
+def _reprs(site: Site) -> list[Any]:
+    return [*site.records(live=False), site.control.manager.cookie, site.control.manager.settings]
+
+
+@row("LOG-05")
+def test_authentication_is_told(site: Site) -> None:
+    """Login, second proof and logout are events with methods and level."""
+    browser = site.logged_in()
+    browser.post("/reauth")
+    browser.post("/logout")
+    logins = site.events("authn_login_success")
+    expect("how they authenticated", [event.detail["methods"] for event in logins][1], ["pwd", "otp"])
+    expect("how surely", [event.detail["level"] for event in logins], [10, 20])
+    expect("who logged out", [event.subject for event in site.events("session_logout")], ["alice"])
+
+
+@row("LOG-06")
+def test_refusals_are_told(site: Site) -> None:
+    """A request of another site, a token of nobody, and a missing bound cookie are told."""
+    site.ask("POST", "/echo", site="cross-site", origin=ELSEWHERE)
+    site.ask("GET", "/me", cookies=f"{site.cookie}=c1.{'A' * 18}.{'B' * 24}.{'C' * 24}")
+    for kind in ("csrf_denied", "session_unknown_token"):
+        expect(f"summaries of {kind}", len(site.told(kind)), 1)
+    bound = site.with_settings(binding="opportunistic")
+    device = Device(bound).bind()
+    del device.browser.jar[device.bound_cookie]
+    bound.clock.wind(61)
+    device.browser.get("/me")
+    expect("missing bound cookies", [event.subject for event in bound.events("dbsc_binding_missing")], ["alice"])
+
+
+@row("LOG-07")
+def test_attempts_are_told(site: Site) -> None:
+    """Unknown, malformed, doubled, ended and replaced tokens, other sites and bad proofs are each told by name."""
+    names = {event.name for event in whole_day(site)}
+    bound = site.with_settings(binding="opportunistic")
+    device, other = Device(bound).bind(), Device(bound, "bob").bind()
+    headers = {"sec-secure-session-id": device.name}
+    for proof in (other.proof(device.challenge), device.proof("A" * 75)):
+        device.browser.post("/coatcheck/device/refresh", headers={**headers, "secure-session-response": proof})
+    bound.clock.wind(61)
+    mixed = device.browser.twin()
+    mixed.jar[device.bound_cookie] = other.browser.jar[device.bound_cookie]
+    mixed.get("/me")
+    bound.told("dbsc_signature_invalid")
+    names |= {event.name for event in bound.events()}
+    wanted = {
+        *("session_unknown_token", "session_use_after_expire", "session_token_reuse", "session_cookie_ambiguous"),
+        *("csrf_denied", "dbsc_signature_invalid", "dbsc_challenge_stale", "dbsc_binding_missing"),
+    }
+    expect("what was not told", wanted - names, set())
+
+
+@row("LOG-08")
+def test_failures_are_told(site: Site) -> None:
+    """Every failure of the store that a request meets is logged as an error, without a secret."""
+    browser = site.logged_in()
+    for verb, target in (("load", "/me"), ("commit", "/data?write=k")):
+        with everything_logged() as lines:
+            site.trouble.fail(verb)  # type: ignore[arg-type]
+            browser.get(target)
+            site.trouble.fail(None)
+        ours = [line for line in lines if line.startswith("coatcheck ERROR")]
+        expect(f"error lines while {verb} fails", len(ours) >= 1, wanted=True)
+        secrets = (browser.token or "").split(".")[2:]
+        expect("secrets in them", [one for one in secrets if any(one in line for line in ours)], [])
+
+
+@row("LOG-09")
+def test_no_line_is_forged(site: Site) -> None:
+    """An agent, a subject and a path with line breaks, colours and turned text stay one line of what they are."""
+    browser = site.browser()
+    browser.login(NASTY)
+    browser.post("/logout")
+    event = Event(name="session_created", at=site.clock(), subject=NASTY, client=Client("192.0.2.7", NASTY))
+    for one in (*site.events(), event):
+        told = [facts.line(one), *(exports.line(one, form) for form in exports.FORMS)]
+        for line in told:
+            expect("lines", len(line.splitlines()), 1)
+            expect("colours", "\x1b" in line, wanted=False)
+        expect("whether the log line is plain ASCII", told[0].isascii(), wanted=True)
+
+
+open_row("LOG-10", "The audit trail that proves its own order is not part of this release.")
+
+
+@row("LOG-11")
+def test_owasp(site: Site) -> None:
+    """Our events have OWASP's names, arguments and levels; use after the end and a replayed token are critical."""
+    told = {str(one["event"]).partition(":")[0]: one for one in map(exports.owasp, whole_day(site))}
+    wanted = {
+        "session_created": ("session_created:alice", "INFO"),
+        "session_renewed": ("session_renewed:alice", "INFO"),
+        "session_use_after_expire": ("session_use_after_expire:carol", "CRITICAL"),
+    }
+    for name, (event, level) in wanted.items():
+        found = told.get(name, {})
+        expect(f"the level of {name}", found.get("level"), level)
+        expect(
+            f"{name} begins as", str(found.get("event")).partition(",")[0].partition(":")[0], event.partition(":")[0]
+        )
+    expect("the level of authn_token_reuse", told["authn_token_reuse"]["level"], "CRITICAL")
+    expect("the level of malicious_csrf", told["malicious_csrf"]["level"], "CRITICAL")
+    ended = Event(name="session_expired", at=site.clock(), subject="alice", detail={"reason": "idle"})
+    expect("an end", exports.owasp(ended)["event"], "session_expired:alice,idle")
+    quoted = Event(name="session_created", at=site.clock(), subject="a,b")
+    expect("a comma in a name", exports.owasp(quoted)["event"], "session_created:a\\,b")
+
+
+@row("LOG-12")
+def test_ocsf(site: Site) -> None:
+    """A login is OCSF's Logon, an end its Logoff with the reason, everything else its Other."""
+    told = [(event, exports.ocsf(event)) for event in whole_day(site)]
+    for event, one in told:
+        kind = {"authn_login_success": 1, "session_logout": 2, "session_expired": 2}
+        kind |= {"session_revoked": 2, "sessions_revoked": 2}
+        activity = kind.get(event.name, 99)
+        found = (one["category_uid"], one["class_uid"], one["activity_id"], one["type_uid"])
+        expect(f"the class of {event.name}", found, (3, 3002, activity, 300200 + activity))
+        expect("the time", one["time"], int(event.at * 1000))
+        expect("the session", one["session"]["uid"], event.handle)
+    second = next(one for event, one in told if event.detail.get("methods") == ["pwd", "otp"])
+    expect("whether two factors are told", second["session"]["is_mfa"], wanted=True)
+    reasons = {one["session"].get("expiration_reason") for _, one in told}
+    expect("reasons", reasons >= {"idle", "operator", "logout"}, wanted=True)
+
+
+@row("LOG-13")
+def test_ecs(site: Site) -> None:
+    """A login is ECS's authentication, a session's begin and end its session, with outcome, address, user and agent."""
+    for event in whole_day(site):
+        one = exports.ecs(event)
+        said = one["event"]
+        wanted = {
+            "session_created": (["session"], ["start"], "success"),
+            "authn_login_success": (["authentication"], ["start"], "success"),
+            "session_logout": (["session"], ["end"], "success"),
+            "session_expired": (["session"], ["end"], "success"),
+            "csrf_denied": (["session"], ["info"], "failure"),
+            "session_token_reuse": (["session"], ["info"], "failure"),
+        }.get(event.name)
+        if wanted is not None:
+            expect(f"{event.name} as ECS", (said["category"], said["type"], said["outcome"]), wanted)
+        expect("the kind", said["kind"], "event")
+        client = event.client or Client()
+        found = (one["source"]["ip"], one["user"]["id"], one["user_agent"]["original"])
+        expect("where and who", found, (client.address, event.subject, client.agent))
