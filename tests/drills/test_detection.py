@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coatcheck.core.model import Request
-from coatcheck.detection import NetworkChanged, OnSignals, standard
+from coatcheck.detection import NetworkChanged, OnSignals, Sight, standard
 from coatcheck.stores.memory import MemoryStore
 from coatcheck.testing.clock import Clock
 
@@ -297,3 +297,23 @@ def test_a_handler_may_look_at_the_signals_itself(build: Build) -> None:
     )
     session = house.exchange("begin", Request("GET", "https", "/", headers, peer=ELSEWHERE))
     assert [signal.name for signal in session.signals] == ["agent", "platform", "network"]
+
+
+def test_a_detector_that_fails_lets_nobody_in(build: Build) -> None:
+    """What should have looked did not: the request fails before the handler, as with a policy, and nothing is lost."""
+
+    class Broken:
+        def inspect(self, record: Any, sight: Sight, now: float) -> None:
+            if sight.client.address == ELSEWHERE:
+                raise LookupError(sight.client.address)
+
+    house = build(detectors=[Broken()])
+    owner = owner_in(house)
+    cookie = (b"cookie", f"{COOKIE}={owner.token}".encode())
+    commits = house.commits
+    request = Request("GET", "https", "/me", ((b"host", b"app.test"), cookie), peer=ELSEWHERE)
+    for _ in range(2):
+        with pytest.raises(LookupError, match=ELSEWHERE):
+            house.exchange("begin", request)
+    assert house.commits == commits
+    assert owner.get("/me").status == 200

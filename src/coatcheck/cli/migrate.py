@@ -29,6 +29,7 @@ from ..stores.moving import DualStore, Moved, is_copy
 from ..stores.urls import file_of, is_shared, open_store
 from . import terminal
 from .door import AsJson
+from .takeover import is_foreign, take_over
 from .terminal import Column, cell
 from .when import iso
 
@@ -43,7 +44,9 @@ TRIES: Final = 8
 
 
 def migrate(
-    old: Annotated[str, typer.Option("--from", metavar="URL", help="The store in which the sessions lie.")],
+    old: Annotated[
+        str, typer.Option("--from", metavar="URL", help="The store, or old library, that has the sessions.")
+    ],
     new: Annotated[str, typer.Option("--to", metavar="URL", help="The store to which they move; empty at first.")],
     rate: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many sessions a second.")] = 1_000_000,
     *,
@@ -56,8 +59,14 @@ def migrate(
     All workers must have been started with moving+NEW?from=OLD before; those that were not answer 503 from now on.
     Stopped or killed, run it again: it goes on where it was. Exits with 1 while sessions are left in the old store.
 
+    Sessions of another library become ours before their browsers come: --from flask-session+redis://localhost/0 (also
+    django+, starsessions+, litestar+), or --from shop.sessions:manager, whose `legacy` names them; docs/coming-from.md.
+
     Example: coatcheck migrate --from sqlite:///sessions.db --to postgresql://db/shop
     """
+    if is_foreign(old):
+        take_over(old, new, rate, yes=yes, dry_run=dry_run, as_json=as_json)
+        return
     with _opened(old, new) as move:
         move.count(dry_run=dry_run)
         if dry_run:

@@ -16,7 +16,7 @@ from . import codec, facts, policies, records, tokens, typed
 from .clients import Clients
 from .detectors import Sight, inspected
 from .errors import DataError, StoreError
-from .model import MOVED, End, Event, Held, Instant, Level, Record, Request, Signal, Ticket, Touch, Update
+from .model import MOVED, End, Event, Held, Instant, Level, Record, Reply, Request, Signal, Ticket, Touch, Update
 from .sealed import Sealer
 from .secrecy import Secrecy
 from .session import Visit, carried
@@ -50,6 +50,7 @@ class Judge:
         secrecy: Secrecy,
         clients: Clients,
         heard: Callable[[str, Request], None],
+        stopped: Callable[[Request], Reply | None],
     ) -> None:
         """Take the settings, what opens sealed and secret data, and where noise is counted."""
         self.binder: Binder | None = None
@@ -58,7 +59,7 @@ class Judge:
         self._realm, self._realm_bytes = realm, realm.encode()
         self._sealer, self._secrecy = sealer, secrecy
         self._alone = sealer is not None and sealer.alone
-        self._clients, self._heard = clients, heard
+        self._clients, self._heard, self._stopped = clients, heard, stopped
         self._grace = self._clocks.grace
         self._passive = frozenset(settings.passive)
         self._quiet = self._clocks.touch_every * 0.75
@@ -82,7 +83,7 @@ class Judge:
         now = visit.arrived
         standing, proof = tokens.judge(self._realm_bytes, record, ticket, now, self._grace)
         if standing is _GARBAGE:
-            return None if visit.copied else self._heard("session_garbage_token", visit.request)
+            return None if visit.copied else self._guessed(visit, "session_garbage_token")
         visit.presented, visit.presented_as = record, standing
         if record.handed_at > now + tokens.SKEW:  # a clock went back: refuse, but end nothing by it (TMO-13)
             return self.once(visit, facts.about("session_from_the_future", record, now, None), 3600.0)
@@ -106,11 +107,16 @@ class Judge:
             return None
         return self._believe(visit, ticket, record, standing, proof)
 
+    def _guessed(self, visit: Visit, kind: str) -> None:
+        """Count a token that opens nothing; in a flood of them it is answered in the handler's place."""
+        self._heard(kind, visit.request)
+        visit.answer = self._stopped(visit.request)
+
     def _by_its_seal(self, visit: Visit, ticket: Ticket, floor: Instant) -> None:
         """Judge a ticket without a record: it counts only where its seal alone may vouch for it."""
         held = ticket.held
         if held is None or not (self._alone or visit.reads_only):
-            return self._heard("session_unknown_token", visit.request)
+            return self._guessed(visit, "session_unknown_token")
         now = visit.arrived
         visit.presented = record = records.held(self._realm, ticket, held, self._seen_at(visit, ticket, held))
         visit.presented_as = _CURRENT

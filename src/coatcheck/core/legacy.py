@@ -7,12 +7,14 @@ Rules (docs/coming-from.md)
   decoders let a thief write one token in several ways, and each would count once.
 - Nobody is believed for longer than before: a session counts from when the old library issued it.
 - A pickled session is refused by a sentence, and never unpickled.
+- What lies in an old store can be listed by its keys, and so be taken over before its browser comes; what lies in a
+  cookie cannot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Final, TypeAlias
 
 import msgspec
@@ -42,11 +44,15 @@ class Old(msgspec.Struct, frozen=True):
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """What an old cookie shows: the secret that it is known by, and the session, or the key under which that lies."""
+    """What an old cookie shows: the secret that it is known by, and the session, or the key under which that lies.
+
+    `name`: what the session is known by to whoever sees the old store only, where that is not the key.
+    """
 
     secret: bytes
     old: Old | None = None
     key: str = ""
+    name: bytes = b""
 
     def __repr__(self) -> str:
         """Show nothing: a key opens the old session."""
@@ -75,9 +81,19 @@ class Source:
     library: ClassVar[str] = ""
 
     def __init__(
-        self, *, cookie: str, subject: Subject, until: datetime, attributes: OldCookie, lifetime: float | None
+        self,
+        *,
+        cookie: str,
+        subject: Subject,
+        until: datetime,
+        attributes: OldCookie,
+        lifetime: float | None,
+        moved: bool = False,
     ) -> None:
-        """Name the cookie, whose a session is, and the cut-off (aware) after which nothing of it counts."""
+        """Name the cookie, whose a session is, and the cut-off (aware) after which nothing of it counts.
+
+        `moved`: all was taken over in bulk, and the old store may be switched off: it is asked no more.
+        """
         if until.tzinfo is None:
             message = f"{type(self).__name__}: until needs a time zone (found {until.isoformat()}); add tzinfo=UTC"
             raise ConfigError(message)
@@ -87,6 +103,7 @@ class Source:
         self.cookie = cookie
         self.until: Instant = until.timestamp()
         self.attributes = attributes
+        self.moved = moved
         self._lifetime = lifetime
         self._subject = subject
         self._writer = self._writer_of(cookie)
@@ -117,7 +134,7 @@ class Source:
         given = msgspec.structs.asdict(self.attributes)
         return CookieWriter(CookieSpec(name=name, **given))
 
-    # -- what lies in an old store: these wait -----------------------------------------------------------------------
+    # -- what lies in an old store: those that ask it wait ------------------------------------------------------------
 
     def fetch(self, key: str, now: Instant) -> Old | None:
         """Return the session under a key of the old store, or None.
@@ -129,6 +146,21 @@ class Source:
     def forget(self, key: str) -> None:
         """Delete a session from the old store; raises StoreError if that does not answer."""
         raise NotImplementedError
+
+    def listed(self) -> Iterator[str]:
+        """Yield the keys of all that lies in the old store, as `fetch` takes them.
+
+        Raises ConfigError where nobody can list them, StoreError if the old store does not answer.
+        """
+        message = (
+            f"the sessions of {self.library} lie in cookies, which nobody can list; leave the source in `legacy`, and "
+            f"each is taken over when its browser comes, until {datetime.fromtimestamp(self.until, UTC):%Y-%m-%d}"
+        )
+        raise ConfigError(message)
+
+    def unlisted(self) -> int:
+        """Return how many sessions in the old store cannot be found by their keys."""
+        return 0
 
     def of_key(self, key: str) -> Shown:
         """Return what a cookie that names this key shows."""

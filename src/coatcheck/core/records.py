@@ -14,7 +14,7 @@ from .session import Lasting, Login
 
 
 def made(
-    realm: str, ticket: Ticket, login: Login | None, clocks: Timeouts, now: Instant, client: Client, data: bytes
+    realm: str, ticket: Ticket, login: Login | None, clocks: Timeouts, now: Instant, client: Client | None, data: bytes
 ) -> Record:
     """Return a new record: anonymous, or of a login, on the short clocks or the remembered ones."""
     realm_bytes = realm.encode()

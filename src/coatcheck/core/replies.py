@@ -29,6 +29,19 @@ UNAVAILABLE = Reply(
 TOO_LARGE = Reply(431, (_TEXT, _NO_STORE), b"The Cookie header is too large.\n")
 
 
+def too_many(seconds: int) -> Reply:
+    """Return the 429 for a cookie of ours that opens nothing, out of a network that sent many of those (RFC 6585)."""
+    body = b"Too many cookies that open no session came from your network; please try again later.\n"
+    return Reply(429, (_TEXT, _NO_STORE, (b"retry-after", b"%d" % seconds)), body)
+
+
+TOO_MANY_SOCKETS = Reply(
+    429,
+    (_TEXT, _NO_STORE, (b"retry-after", b"5")),
+    b"This session has too many open connections; close one of them and try again.\n",
+)
+
+
 def misconfigured(sentence: str) -> Reply:
     """Return the 500 that tells an operator what to set."""
     return Reply(500, (_TEXT, _NO_STORE), f"coatcheck: {sentence}\n".encode())

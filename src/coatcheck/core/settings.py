@@ -14,6 +14,7 @@ from .csrf import check_origin
 from .dbsc import DeviceBinding, Mode
 from .detectors import Detector, problems
 from .errors import ConfigError, DataError
+from .floods import Floods
 from .legacy import Source
 from .model import Event, Limit
 from .policies import Policy, SessionLimit, Timeouts, timeouts
@@ -60,6 +61,7 @@ class Keywords(TypedDict, total=False):
     binding: DeviceBinding | Mode
     on_event: Sequence[Callable[[Event], Any]]
     detectors: Sequence[Detector]
+    floods: Floods
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     - on_event: who is told of each event that was committed: functions or coroutines of one event, after it, not on
       the request's time.
     - detectors: what looks for differences between a request and its session's login; what follows is for `policies`.
+    - floods: what one network may do in a while; see `Floods` (docs/floods.md).
     - legacy: where sessions of other libraries are, which become ours when their browsers come (docs/coming-from.md).
     """
 
@@ -130,6 +133,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     binding: DeviceBinding | Mode = "off"
     on_event: Sequence[Callable[[Event], Any]] = ()
     detectors: Sequence[Detector] = ()
+    floods: Floods = Floods()
 
     @property
     def device_binding(self) -> DeviceBinding | None:
@@ -208,6 +212,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def _ill_told(self) -> Iterable[str]:
         yield from problems(self.detectors)
+        yield from self.floods.problems()
         if not isinstance(self.on_event, Sequence) or not all(map(callable, self.on_event)):
             yield f"on_event is a list of functions, each called with an event (found {self.on_event!r:.80})"
         for kind in self.clear_site_data:

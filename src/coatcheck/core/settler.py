@@ -71,6 +71,7 @@ class Settler:
         "_settings",
         "_touch_every",
         "_untouched",
+        "admits",
         "binder",
         "secrecy",
     )
@@ -101,6 +102,7 @@ class Settler:
         self.secrecy = Secrecy(self._realm_bytes, entropy, on=settings.secrecy)
         self._client = client
         self.binder: Binder | None = None  # the manager has it, if sessions are bound to devices
+        self.admits: Callable[[Request], bool] | None = None  # who asks, where anonymous sessions have a limit
         self._passive = frozenset(settings.passive)
         self._touch_every = clocks.touch_every
         self._quiet = self._touch_every * 0.75  # no session's share of the jitter is larger (see `_settle_read`)
@@ -198,7 +200,7 @@ class Settler:
             return self._settle_login(visit, changes)
         if visit.request.kind == "websocket":
             cookies: tuple[bytes, ...] = ()
-        elif not failed and (visit.data or visit.wanted):
+        elif not failed and (visit.data or visit.wanted) and self._may_begin(visit):
             made, cookies = self._anonymous(visit, now)
             changes.append(made)
         else:
@@ -294,12 +296,22 @@ class Settler:
                     "counts (log in, or call logout() to take it away), or another site caused the request"
                 )
             return _NOTHING
+        if not self._may_begin(visit):
+            return _NOTHING
         made, cookies = self._anonymous(visit, self._now())
         return Outcome(changes=(made,), required=True, cookies=cookies)
 
     def _may_hand_out(self, visit: Visit) -> bool:
         """Tell whether a new anonymous session may be handed out (H3): never over a cookie that may be there."""
         return visit.bare and visit.request.kind == "http" and may_hand_out(visit.request, self._settings.same_site)
+
+    def _may_begin(self, visit: Visit) -> bool:
+        """Tell whether one more anonymous session may be stored: one network alone must not fill the store (D33)."""
+        if self.admits is None or self.admits(visit.request):
+            return True
+        if visit.data:
+            visit.dropped = "written to a new session, of which this visitor's network began too many (floods)"
+        return False
 
     def _anonymous(self, visit: Visit, now: Instant) -> tuple[Insert, tuple[bytes, ...]]:
         ticket = visit.planned = visit.planned or tokens.mint(self._entropy)

@@ -186,7 +186,7 @@ class AsyncExchange:
                 await self._keys.look()
             ticket = manager.identify(request)
             if isinstance(ticket, Reply):
-                return ticket
+                return await self._refused(ticket)
             if isinstance(ticket, Ticket):
                 if abs(manager.now() - self._epochs_at) >= EPOCHS_EVERY:
                     await self._look_at_epochs()
@@ -203,7 +203,7 @@ class AsyncExchange:
         except StoreError as error:
             return self._away(request, error)
         if isinstance(session, Reply):
-            return session
+            return await self._refused(session)
         visit = session.visit
         if not visit.notes and not visit.urgent:
             return session
@@ -317,6 +317,13 @@ class AsyncExchange:
         if manager.noise.since is not None and manager.noise.due(manager.now()):
             await self.flush()
 
+    async def _refused(self, reply: Reply) -> Reply:
+        """Return an answer after which nobody calls `close`: what is told of a flood must not wait for that."""
+        manager = self.manager
+        if manager.noise.since is not None and manager.noise.due(manager.now()):
+            await self.flush()
+        return reply
+
     async def flush(self) -> None:
         """Write the summaries of the noise counted so far."""
         summaries = self.manager.noise.summaries(self.manager.realm, self.manager.now())
@@ -413,10 +420,10 @@ class AsyncExchange:
         if claim is None or self._conversions is None:
             return None
         floor = await self.floor()
-        record, following = await self._conversions.found(request, claim, floor)
-        if record is None:
+        found = await self._conversions.found(request, claim, floor)
+        if found.record is None:
             return None
-        return self.manager.open_converted(request, claim, record, following, self._make, floor)
+        return self.manager.open_converted(request, found.claim, found.record, found.following, self._make, floor)
 
     async def _look_at_epochs(self) -> None:
         now = self.manager.now()

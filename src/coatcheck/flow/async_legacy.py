@@ -13,12 +13,14 @@ from asyncio import to_thread as ask
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from ..core import converter
-from ..core.converter import Claim, Made
+from ..core.converter import Claim, Found, Made
 from ..core.errors import DataError, StoreError
 from ..core.legacy import Old
 from ..core.manager import SessionManager
-from ..core.model import Conflict, Insert, Instant, Record, Request, Ticket
+from ..core.model import Conflict, Insert, Instant, Record, Request, Update
 from .journal import logger
 
 if TYPE_CHECKING:
@@ -38,53 +40,70 @@ class AsyncConversions:
         self._store = store
         self._told: set[str] = set()
 
-    async def found(self, request: Request, claim: Claim, floor: Instant) -> tuple[Record | None, Ticket | None]:
+    async def found(self, request: Request, claim: Claim, floor: Instant) -> Found:
         """Return the session that an old token became, now or before, and the ticket to hand out if it was now."""
         mark = await self._store.load(claim.mark)
+        claim = self._manager.converting.marked(claim, mark)
         handle = None if mark is None else converter.session_of(mark)
         record = None if handle is None else await self._store.load(handle)
-        if record is not None or not self._manager.may_convert(request, mark):
-            return record, None
+        if record is not None:
+            return await self._collected(request, claim, record)
+        if not self._manager.may_convert(request, mark):
+            return Found(claim)
         try:
             old = await self._read(claim)
-            if old is None:  # perhaps another request was faster, and it is gone from the old store
-                return (await self._of_mark(claim) if mark is None else None), None
+            if old is None:  # perhaps somebody else was faster, and it is gone from the old store
+                return await self._of_mark(claim)
             made = self._manager.made(claim, old, self._manager.client(request), floor)
         except DataError as error:
             self._tell(claim, error)
-            return None, None
-        return (None, None) if made is None else await self._convert(claim, made, mark)
+            return Found(claim)
+        return Found(claim) if made is None else await self._convert(claim, made, mark)
 
-    async def _of_mark(self, claim: Claim) -> Record | None:
+    async def _of_mark(self, claim: Claim) -> Found:
         mark = await self._store.load(claim.mark)
         handle = None if mark is None else converter.session_of(mark)
-        return None if handle is None else await self._store.load(handle)
+        record = None if handle is None else await self._store.load(handle)
+        return Found(self._manager.converting.marked(claim, mark), record)
+
+    async def _collected(self, request: Request, claim: Claim, record: Record) -> Found:
+        """Hand a session out that was taken over before its browser came; to one request, if many come at once."""
+        manager = self._manager
+        collected = manager.converting.collected(request, claim, record, manager.client(request), manager.now())
+        if collected is None:
+            return Found(claim, record)
+        update, following = collected
+        if await self._commit(update) is not None:
+            return Found(claim, await self._store.load(record.handle))
+        return Found(claim, replace(update.record, version=record.version + 1), following)
 
     async def _read(self, claim: Claim) -> Old | None:
         if claim.shown.old is not None:
             return claim.shown.old
+        if claim.source.moved:
+            return None
         return await ask(claim.source.fetch, claim.shown.key, self._manager.now())
 
-    async def _convert(self, claim: Claim, made: Made, mark: Record | None) -> tuple[Record | None, Ticket | None]:
+    async def _convert(self, claim: Claim, made: Made, mark: Record | None) -> Found:
         """Write the mark and the session, each only if it is not there; whoever wrote the session may hand it out."""
         handle = made.insert.record.handle
         if mark is None:
             conflict = await self._commit(Insert(record=self._manager.mark_of(claim, handle)))
             mark = None if conflict is None else conflict.current
         if mark is not None:
-            if converter.session_of(mark) != handle:  # somebody ended the mark, or its subject is another's now
-                return None, None
+            if converter.session_of(mark) != handle:  # ended, or its subject is another's now, or taken over in bulk
+                return await self._of_mark(claim)
             record = await self._store.load(handle)
             if record is not None:
-                return record, None
+                return Found(claim, record)
         conflict = await self._commit(made.insert)
         if conflict is not None and conflict.current is None:  # refused: before the subject's epoch, or one too many
-            return None, None
+            return Found(claim)
         record = await self._store.load(handle)
         if record is None or record.turn_proof != made.insert.record.turn_proof:
-            return record, None
+            return Found(claim, record)
         await self._forget(claim)
-        return record, made.following
+        return Found(claim, record, made.following)
 
     async def _forget(self, claim: Claim) -> None:
         """Delete the old store's copy; the mark stands, so one that stays behind opens nothing here."""
@@ -95,12 +114,12 @@ class AsyncConversions:
         except StoreError as error:
             logger.warning("a session that was taken over stays in the old store: %s", error)
 
-    async def _commit(self, insert: Insert) -> Conflict | None:
+    async def _commit(self, change: Insert | Update) -> Conflict | None:
         deadline = monotonic() + DEADLINE
         commit_id = os.urandom(16)
         while True:
             try:
-                return await self._store.commit(commit_id, (insert,), durable=True)
+                return await self._store.commit(commit_id, (change,), durable=True)
             except StoreError as error:
                 if not error.retry or monotonic() >= deadline:
                     raise

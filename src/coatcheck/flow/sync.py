@@ -185,7 +185,7 @@ class Exchange:
                 self._keys.look()
             ticket = manager.identify(request)
             if isinstance(ticket, Reply):
-                return ticket
+                return self._refused(ticket)
             if isinstance(ticket, Ticket):
                 if abs(manager.now() - self._epochs_at) >= EPOCHS_EVERY:
                     self._look_at_epochs()
@@ -202,7 +202,7 @@ class Exchange:
         except StoreError as error:
             return self._away(request, error)
         if isinstance(session, Reply):
-            return session
+            return self._refused(session)
         visit = session.visit
         if not visit.notes and not visit.urgent:
             return session
@@ -313,6 +313,13 @@ class Exchange:
         if manager.noise.since is not None and manager.noise.due(manager.now()):
             self.flush()
 
+    def _refused(self, reply: Reply) -> Reply:
+        """Return an answer after which nobody calls `close`: what is told of a flood must not wait for that."""
+        manager = self.manager
+        if manager.noise.since is not None and manager.noise.due(manager.now()):
+            self.flush()
+        return reply
+
     def flush(self) -> None:
         """Write the summaries of the noise counted so far."""
         summaries = self.manager.noise.summaries(self.manager.realm, self.manager.now())
@@ -409,10 +416,10 @@ class Exchange:
         if claim is None or self._conversions is None:
             return None
         floor = self.floor()
-        record, following = self._conversions.found(request, claim, floor)
-        if record is None:
+        found = self._conversions.found(request, claim, floor)
+        if found.record is None:
             return None
-        return self.manager.open_converted(request, claim, record, following, self._make, floor)
+        return self.manager.open_converted(request, found.claim, found.record, found.following, self._make, floor)
 
     def _look_at_epochs(self) -> None:
         now = self.manager.now()

@@ -7,15 +7,17 @@ What Django's own login needs (`_auth_user_id`, `_auth_user_backend`, `_auth_use
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Protocol
 
-from ..core.errors import DataError, StoreError
+from ..core.errors import ConfigError, DataError, StoreError
 from ..core.legacy import AS_SET, Old, OldCookie, Shown, Source, Subject
 from ..core.model import Instant
 from .reading import Secrets, Signatures, mapping, unpacked
-from .shelves import Shelf, Table, named
+from .shelved import Shelved
+from .shelves import Table, named
 
 AGE = 14 * 86400.0
 SUBJECT = "_auth_user_id"
@@ -58,12 +60,12 @@ class DjangoCookie(Source):
         return Shown(secret, Old(data, issued_at, ends_at, _persistent(data, browser_only=self._browser_only)))
 
 
-class DjangoDatabase(Source):
+class DjangoDatabase(Shelved):
     """The sessions of Django's `db` and `cached_db`: the table `django_session`."""
 
     library = "django-db"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each says what the old settings said
         self,
         url: str,
         secret_keys: Secrets,
@@ -74,20 +76,23 @@ class DjangoDatabase(Source):
         table: str = "django_session",
         browser_only: bool = False,
         attributes: OldCookie = AS_SET,
+        moved: bool = False,
     ) -> None:
         """Take the database (sqlite, postgresql, mysql), SECRET_KEY (and fallbacks), SESSION_COOKIE_NAME.
 
         `browser_only`: SESSION_EXPIRE_AT_BROWSER_CLOSE. With cached_db, the copy in the cache stays there to its end.
         """
-        super().__init__(cookie=cookie, subject=subject, until=until, attributes=attributes, lifetime=None)
-        self._shelf: Shelf = Table(url, table, key="session_key", data="session_data", ends="expire_date")
+        super().__init__(
+            Table(url, table, key="session_key", data="session_data", ends="expire_date"),
+            cookie=cookie,
+            subject=subject,
+            until=until,
+            attributes=attributes,
+            lifetime=None,
+            moved=moved,
+        )
         self._signed = _Signed(secret_keys, b"django.contrib.sessions.SessionStore")
         self._browser_only = browser_only
-
-    def read(self, value: bytes, now: Instant) -> Shown | None:
-        """Return the key."""
-        key = named(value)
-        return None if key is None else self.of_key(key)
 
     def fetch(self, key: str, now: Instant) -> Old | None:
         """Return a session whose row Django signed."""
@@ -97,10 +102,6 @@ class DjangoDatabase(Source):
             return None
         data, issued_at, _ = found
         return Old(data, issued_at, now + kept.left, _persistent(data, browser_only=self._browser_only))
-
-    def forget(self, key: str) -> None:
-        """Delete a session."""
-        self._shelf.delete(key)
 
 
 class Cache(Protocol):
@@ -135,9 +136,10 @@ class DjangoCache(Source):
         age: float = AGE,
         browser_only: bool = False,
         attributes: OldCookie = AS_SET,
+        moved: bool = False,
     ) -> None:
         """Take the cache, SESSION_COOKIE_NAME, SESSION_COOKIE_AGE."""
-        super().__init__(cookie=cookie, subject=subject, until=until, attributes=attributes, lifetime=age)
+        super().__init__(cookie=cookie, subject=subject, until=until, attributes=attributes, lifetime=age, moved=moved)
         self._cache = cache
         self._browser_only = browser_only
 
@@ -161,6 +163,21 @@ class DjangoCache(Source):
         age = self._lifetime or AGE
         return Old(dict(data), now - age, now + age, _persistent(data, browser_only=self._browser_only))
 
+    def listed(self) -> Iterator[str]:
+        """Yield the keys of all that lies in the cache, where its backend can list them: Redis, or local memory."""
+        listed = _listed(self._cache, self.prefix)
+        if listed is None:
+            message = (
+                f"a Django cache of the kind {type(self._cache).__name__} lists no keys; leave the source in `legacy`, "
+                f"and each session is taken over when its browser comes"
+            )
+            raise ConfigError(message)
+        for name in listed:
+            text = name.decode() if isinstance(name, bytes) else str(name)
+            _, found, key = text.partition(self.prefix)
+            if found and key:
+                yield key
+
     def forget(self, key: str) -> None:
         """Delete a session."""
         try:
@@ -168,6 +185,22 @@ class DjangoCache(Source):
         except Exception as error:
             message = f"the old application's cache does not answer ({type(error).__name__})"
             raise StoreError(message) from error
+
+
+def _listed(cache: Any, prefix: str) -> Iterable[Any] | None:
+    """Return the names in a cache of Django's that contain a prefix, and more; None: it does not tell."""
+    try:
+        if hasattr(cache, "iter_keys"):  # django-redis
+            names: Iterable[Any] = cache.iter_keys(f"{prefix}*")
+            return names
+        inner = getattr(cache, "_cache", None)
+        if inner is not None and hasattr(inner, "get_client"):  # Django's own Redis
+            scanned: Iterable[Any] = inner.get_client(None, write=False).scan_iter(cache.make_key(f"{prefix}*"))
+            return scanned
+    except Exception as error:
+        message = f"the old application's cache does not answer ({type(error).__name__})"
+        raise StoreError(message) from error
+    return list(inner) if isinstance(inner, dict) else None
 
 
 class _Signed:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from ..core.legacy import AS_SET, Old, OldCookie, Shown, Source, Subject
+from ..core.legacy import AS_SET, Old, OldCookie, Shown, Subject
 from ..core.model import Instant
 from .flask import LIFETIME, old_of
 from .reading import Secrets, Signatures, msgpacked
-from .shelves import Shelf, named
+from .shelved import Shelved
+from .shelves import Shelf
 
 
-class FlaskSession(Source):
+class FlaskSession(Shelved):
     """The server-side sessions of a Flask application.
 
     Redis: `RedisShelf(url, prefix="session:")`. SQLAlchemy: `Table(url, "sessions", key="session_id", data="data",
@@ -33,13 +34,21 @@ class FlaskSession(Source):
         lifetime: float = LIFETIME,
         signed_by: Secrets = (),
         attributes: OldCookie = AS_SET,
+        moved: bool = False,
     ) -> None:
         """Take where they lie, SESSION_COOKIE_NAME, PERMANENT_SESSION_LIFETIME in seconds.
 
-        `signed_by`: the secret key, where SESSION_USE_SIGNER was on.
+        `signed_by`: the secret key, where SESSION_USE_SIGNER was on. `moved`: see `Source`.
         """
-        super().__init__(cookie=cookie, subject=subject, until=until, attributes=attributes, lifetime=lifetime)
-        self._shelf = shelf
+        super().__init__(
+            shelf,
+            cookie=cookie,
+            subject=subject,
+            until=until,
+            attributes=attributes,
+            lifetime=lifetime,
+            moved=moved,
+        )
         self._signatures = Signatures(signed_by, salt=b"flask-session", derivation="hmac") if signed_by else None
 
     def read(self, value: bytes, now: Instant) -> Shown | None:
@@ -49,8 +58,7 @@ class FlaskSession(Source):
             if checked is None:
                 return None
             value = checked[0]
-        key = named(value)
-        return None if key is None else self.of_key(key)
+        return super().read(value, now)
 
     def fetch(self, key: str, now: Instant) -> Old | None:
         """Return a session; it was issued when it was last written, a lifetime before its end."""
@@ -61,7 +69,3 @@ class FlaskSession(Source):
         lifetime = self._lifetime or LIFETIME
         ends_at = now + (lifetime if kept.left is None else kept.left)
         return old_of(data, ends_at - lifetime if kept.left is not None else now - lifetime, ends_at)
-
-    def forget(self, key: str) -> None:
-        """Delete a session."""
-        self._shelf.delete(key)

@@ -13,7 +13,8 @@ from ..core.errors import ConfigError
 from ..core.legacy import AS_SET, Old, OldCookie, Shown, Source, Subject, unquoted
 from ..core.model import Instant
 from .reading import mapping
-from .shelves import Shelf, named
+from .shelved import Shelved
+from .shelves import Shelf
 
 AGE: Final = 14 * 86400.0
 _NONCE: Final = 12
@@ -92,7 +93,7 @@ class LitestarCookie(Source):
         return plain
 
 
-class LitestarStore(Source):
+class LitestarStore(Shelved):
     """The sessions of Litestar's ServerSideSessionConfig.
 
     Redis: `RedisShelf(url, prefix="LITESTAR:")` (the namespace). Files: `LitestarFolder(path)`.
@@ -109,15 +110,12 @@ class LitestarStore(Source):
         cookie: str = "session",
         max_age: float = AGE,
         attributes: OldCookie = AS_SET,
+        moved: bool = False,
     ) -> None:
         """Take where they lie, and what the configuration had: key, max_age, and the cookie's attributes."""
-        super().__init__(cookie=cookie, subject=subject, until=until, attributes=attributes, lifetime=max_age)
-        self._shelf = shelf
-
-    def read(self, value: bytes, now: Instant) -> Shown | None:
-        """Return the identifier."""
-        key = named(value)
-        return None if key is None else self.of_key(key)
+        super().__init__(
+            shelf, cookie=cookie, subject=subject, until=until, attributes=attributes, lifetime=max_age, moved=moved
+        )
 
     def fetch(self, key: str, now: Instant) -> Old | None:
         """Return a session; it was issued when it was last written, its greatest age before its end."""
@@ -128,7 +126,3 @@ class LitestarStore(Source):
         age = self._lifetime or AGE
         left = age if kept.left is None else kept.left
         return Old(data, now - age if kept.left is None else now + left - age, now + left, persistent=True)
-
-    def forget(self, key: str) -> None:
-        """Delete a session."""
-        self._shelf.delete(key)

@@ -1,20 +1,25 @@
-"""Where old sessions lie, when they lie in no cookie: a Redis, a table, a folder. They are read and deleted.
+"""Where old sessions lie, when they lie in no cookie: a Redis, a table, a folder. They are listed, read and deleted.
 
 A shelf blocks; the awaiting flow asks it in a thread. It opens nothing before it is asked, and tells how long an entry
 has left by the clock of whoever keeps it. What does not answer is a StoreError: a request waits for a better moment
 rather than to be told that it has no session.
+
+Folders name their files by a hash of the key. What they list are those names, each behind a FILE; they may be known to
+whoever can list the folder, and say nothing of the key.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sqlite3
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
@@ -25,6 +30,11 @@ from ..core.errors import ConfigError, StoreError
 
 _KEY = re.compile(rb"[A-Za-z0-9_\-]{16,200}").fullmatch
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}(?:\.[A-Za-z_][A-Za-z0-9_]{0,62})?").fullmatch
+_IS_SHA256 = re.compile(r"[0-9a-f]{64}").fullmatch
+_IS_MD5 = re.compile(r"[0-9a-f]{32}").fullmatch
+FILE: Final = "#"
+"""What stands before the name of a file, in the place of a key; no key has one in it."""
+PAGE: Final = 1000
 TIMEOUT: Final = 2.0
 """Seconds that an old store gets to answer."""
 
@@ -37,7 +47,7 @@ class Kept(NamedTuple):
 
 
 class Shelf(Protocol):
-    """Where the sessions of an old library lie."""
+    """Where the sessions of an old library lie; a key is what the cookie says, or what `listed` yields."""
 
     def get(self, key: str) -> Kept | None:
         """Return a live entry, or None; raise StoreError for every failure."""
@@ -45,6 +55,18 @@ class Shelf(Protocol):
 
     def delete(self, key: str) -> None:
         """Delete an entry, if it is there."""
+        ...
+
+    def listed(self) -> Iterator[str]:
+        """Yield what names each entry, dead ones too."""
+        ...
+
+    def name_of(self, key: str) -> str:
+        """Return what `listed` yields for the entry with this key."""
+        ...
+
+    def unlisted(self) -> int:
+        """Return how many entries are there that `listed` cannot name."""
         ...
 
 
@@ -80,6 +102,25 @@ class RedisShelf:
         """Delete an entry."""
         self._ask(lambda client: client.delete(self._prefix + key))
 
+    def listed(self) -> Iterator[str]:
+        """Yield the keys; one that stays from the first trip to the last is among them."""
+        pattern, cursor = re.sub(r"([\\*?\[\]])", r"\\\1", self._prefix) + "*", 0
+        while True:
+            cursor, names = self._ask(partial(_scanned, cursor=cursor, pattern=pattern))
+            for name in names:
+                text = name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+                yield text.removeprefix(self._prefix)
+            if not cursor:
+                return
+
+    def name_of(self, key: str) -> str:
+        """Return the key."""
+        return key
+
+    def unlisted(self) -> int:
+        """Return 0."""
+        return 0
+
     def _ask(self, verb: Callable[[Any], Any]) -> Any:
         import redis
 
@@ -110,6 +151,7 @@ class Table:
         mark = "?" if scheme == "sqlite" else "%s"
         self._get = f"select {data}, {ends} from {table} where {key} = {mark}"  # noqa: S608 - names are checked
         self._delete = f"delete from {table} where {key} = {mark}"  # noqa: S608 - names are checked
+        self._list = f"select {key} from {table} where {key} > {mark} order by {key} limit {PAGE}"  # noqa: S608 - names are checked
 
     def get(self, key: str) -> Kept | None:
         """Return an entry that is not past its end."""
@@ -125,6 +167,24 @@ class Table:
     def delete(self, key: str) -> None:
         """Delete an entry."""
         self._ask(self._delete, self._prefix + key)
+
+    def listed(self) -> Iterator[str]:
+        """Yield the keys, in their order."""
+        last = ""
+        while True:
+            names = [str(row[0]) for row in self._ask(self._list, last)]
+            yield from (name.removeprefix(self._prefix) for name in names if name.startswith(self._prefix))
+            if len(names) < PAGE:
+                return
+            last = names[-1]
+
+    def name_of(self, key: str) -> str:
+        """Return the key."""
+        return key
+
+    def unlisted(self) -> int:
+        """Return 0."""
+        return 0
 
     def _ask(self, statement: str, argument: str) -> list[Any]:
         """Run one statement on a connection of its own: it is asked once a browser."""
@@ -169,10 +229,25 @@ class CachelibFolder:
         for path in self._paths(key):
             _remove(path)
 
+    def listed(self) -> Iterator[str]:
+        """Yield the names of the files that cachelib wrote since 0.14."""
+        return (FILE + name for name in _names(self._folder) if _IS_SHA256(name))
+
+    def name_of(self, key: str) -> str:
+        """Return the name of the file."""
+        return key if key.startswith(FILE) else FILE + hashlib.sha256((self._prefix + key).encode()).hexdigest()
+
+    def unlisted(self) -> int:
+        """Return how many files an older cachelib wrote: their names are the same hash in another spelling, MD5."""
+        counter = hashlib.md5(b"__wz_cache_count", usedforsecurity=False).hexdigest()
+        return sum(1 for name in _names(self._folder) if _IS_MD5(name) and name != counter)
+
     def _paths(self, key: str) -> list[Path]:
-        name = (self._prefix + key).encode()
-        hashes = (hashlib.sha256(name), hashlib.md5(name, usedforsecurity=False))  # the second until cachelib 0.14
-        return [self._folder / one.hexdigest() for one in hashes]
+        name = self.name_of(key).removeprefix(FILE)
+        if key.startswith(FILE):
+            return [self._folder / name]
+        older = hashlib.md5((self._prefix + key).encode(), usedforsecurity=False)  # until cachelib 0.14
+        return [self._folder / name, self._folder / older.hexdigest()]
 
 
 class LitestarFolder:
@@ -198,8 +273,20 @@ class LitestarFolder:
         """Delete an entry."""
         _remove(self._path(key))
 
+    def listed(self) -> Iterator[str]:
+        """Yield the names of the files."""
+        return (FILE + name for name in _names(self._folder) if _IS_SHA256(name))
+
+    def name_of(self, key: str) -> str:
+        """Return the name of the file."""
+        return key if key.startswith(FILE) else FILE + hashlib.blake2s(key.encode()).hexdigest()
+
+    def unlisted(self) -> int:
+        """Return 0."""
+        return 0
+
     def _path(self, key: str) -> Path:
-        return self._folder / hashlib.blake2s(key.encode()).hexdigest()
+        return self._folder / self.name_of(key).removeprefix(FILE)
 
 
 class _Stored(msgspec.Struct):
@@ -207,6 +294,19 @@ class _Stored(msgspec.Struct):
 
     expires_at: datetime | None
     data: bytes
+
+
+def _scanned(client: Any, *, cursor: int, pattern: str) -> tuple[int, list[Any]]:
+    found: tuple[int, list[Any]] = client.scan(cursor, match=pattern, count=PAGE)
+    return found
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(folder))
+    except OSError as error:
+        message = f"the folder with the old sessions cannot be read ({error.strerror})"
+        raise StoreError(message) from error
 
 
 def _file(path: Path) -> bytes | None:

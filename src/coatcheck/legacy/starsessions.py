@@ -9,16 +9,17 @@ from datetime import datetime
 from math import inf
 from typing import Any
 
-from ..core.legacy import AS_SET, Old, OldCookie, Shown, Source, Subject
+from ..core.legacy import AS_SET, Old, OldCookie, Subject
 from ..core.model import Instant
 from .reading import Secrets, mapping
-from .shelves import Shelf, named
+from .shelved import Shelved
+from .shelves import Shelf
 from .starlette import StarletteCookie
 
 METADATA = "__metadata__"
 
 
-class StarsessionsStore(Source):
+class StarsessionsStore(Shelved):
     """The sessions of a starsessions store; Redis: `RedisShelf(url, prefix="starsessions.")`."""
 
     library = "starsessions"
@@ -31,15 +32,12 @@ class StarsessionsStore(Source):
         subject: Subject = None,
         cookie: str = "session",
         attributes: OldCookie = AS_SET,
+        moved: bool = False,
     ) -> None:
         """Take where they lie, and what the middleware was given: cookie_name and the cookie's attributes."""
-        super().__init__(cookie=cookie, subject=subject, until=until, attributes=attributes, lifetime=None)
-        self._shelf = shelf
-
-    def read(self, value: bytes, now: Instant) -> Shown | None:
-        """Return the identifier."""
-        key = named(value)
-        return None if key is None else self.of_key(key)
+        super().__init__(
+            shelf, cookie=cookie, subject=subject, until=until, attributes=attributes, lifetime=None, moved=moved
+        )
 
     def fetch(self, key: str, now: Instant) -> Old | None:
         """Return a session with its metadata."""
@@ -48,10 +46,6 @@ class StarsessionsStore(Source):
         if kept is None or data is None:
             return None
         return old_of(data, inf if kept.left is None else now + kept.left)
-
-    def forget(self, key: str) -> None:
-        """Delete a session."""
-        self._shelf.delete(key)
 
 
 class StarsessionsCookie(StarletteCookie):

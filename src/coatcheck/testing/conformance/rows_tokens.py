@@ -216,6 +216,8 @@ def what_came_before_a_login_is_gone(site: Site) -> None:
     )
     shown = shop.browser().get("/data", cookies=f"{shop.cookie}={before}").json()
     expect("what the token from before still shows", shown, {})
+    browser.login("bob")
+    expect("what the next user finds of this one's", browser.get("/data").json(), {})
 
 
 @row("TOK-13")
