@@ -47,7 +47,7 @@ FLOORS = (
     {"model"},
     {"presets", "stepup"},
     {
-        *("agents", "clients", "codec", "cookies", "facts", "jose", "keyring", "ledger", "markup", "noise"),
+        *("agents", "clients", "codec", "cookies", "epochs", "facts", "jose", "keyring", "ledger", "markup", "noise"),
         *("paging", "proofs", "replies", "typed"),
     },
     {

@@ -240,7 +240,7 @@ class World:
             said = f"{who}'s {flight.act} with {_name(state, flight.token)} loads"
             loaded = flight._replace(phase=READY, arrived=self.clock, visit=visit, skew=skew)
             self.checks.on_open(visit, flight, self.rules)
-            if visit.urgent:
+            if any(isinstance(change, End) for change in visit.urgent):
                 yield said + " and has something to store", _more(state, loaded._replace(phase=URGENT))
             elif visit.record is None:
                 yield said + ": refused", state
@@ -474,7 +474,7 @@ class Checks:
             raise BrokenError("evidence", f"{TokenClass(visit.presented_as).name} is refused without a trace")
         if visit.presented_as in EVIL and rules.on_theft == "note":
             asked["theft noted"] += 1
-            if visit.urgent:
+            if any(isinstance(change, End) for change in visit.urgent):
                 raise BrokenError("theft noted", "an old token ends the session, and only a note was asked for")
         if visit.presented_as in EVIL and rules.on_theft == "end":
             asked["theft ends"] += 1

@@ -6,7 +6,7 @@ The classes and the answers to them stand in docs/why/token.md; the order of tes
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -65,6 +65,13 @@ class Judge:
         self._quiet = self._clocks.touch_every * 0.75
         self._plain = settings.data is None and not settings.policies and not settings.detectors
         self._detectors = tuple(settings.detectors)
+        self._tenants: Mapping[str, Instant] = {}
+
+    def learn(self, tenants: Mapping[str, Instant]) -> None:
+        """Take note of the moments before which nothing of a tenant counts; they never go back."""
+        if tenants and tenants != self._tenants:
+            self._tenants = {name: max(at, self._tenants.get(name, at)) for name, at in tenants.items()}
+            self._plain = False
 
     def judge(self, visit: Visit, ticket: Ticket, record: Record | None, floor: Instant) -> None:
         """Leave in the visit what a ticket is worth, given the record under its handle; see `SessionManager.open`."""
@@ -129,6 +136,8 @@ class Judge:
     def over(self, record: Record, now: Instant, floor: Instant) -> str | None:
         """Return why a record is over at a moment, by its clocks, its policies or an epoch; None: it lives."""
         why = policies.over(record, self._settings.policies, now)
+        if record.tenant is not None and self._tenants:
+            floor = max(floor, self._tenants.get(record.tenant, 0.0))
         if why is None and (record.authenticated_at or record.created_at) < floor:
             return "epoch"
         return why
@@ -146,6 +155,8 @@ class Judge:
             verdict = self._weighed(visit, record)
             if verdict.action is policies.Action.END:
                 return self._end(visit, record, verdict.because or "policy")
+        if record.suspected_at is not None:  # an old token of it was presented: who is this?
+            visit.step_up = True
         visit.ticket, visit.standing = ticket, standing
         visit.base, visit.data = base, data
         if record.persistent and records.lapsed(record, self._clocks, now):
@@ -256,7 +267,12 @@ class Judge:
         kind = standing.name.lower() if self._sealer is None else "older"
         event = facts.reuse(record, visit.arrived, self._clients.of(visit.request), kind)
         # an older sealed token is what a browser holds whose answers came in another order: no evidence of theft
-        if standing is TokenClass.STRAGGLER or self._settings.on_theft == "note" or self._sealer is not None:
+        if standing is TokenClass.STRAGGLER or self._sealer is not None:
+            return self.once(visit, event, 60.0)
+        if self._settings.on_theft == "note":  # refuse who presents it, keep the holder, and ask the holder again
+            if record.suspected_at is None:
+                asked = replace(record, suspected_at=visit.arrived)
+                visit.urgent = (Update(record=asked, was=record.version),)
             return self.once(visit, event, 60.0)
         visit.ended_because = "theft"
         visit.urgent = (End(handle=record.handle, because="theft", events=(event,)),)

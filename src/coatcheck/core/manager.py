@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from msgspec.structs import replace
 
-from . import csrf, policies, replies, tokens
+from . import csrf, epochs, policies, replies, tokens
 from .aftermath import Aftermath
 from .clients import Clients
 from .cookies import MOST_HEADER, CookieWriter
@@ -257,16 +257,21 @@ class SessionManager:
         elif not held:
             visit.record, visit.data, visit.base = fresh.record, fresh.data, fresh.base
 
-    def estranged(self, epochs: Epochs) -> str | None:
+    def learn(self, scopes: Mapping[str, Instant]) -> Instant:
+        """Take in the epochs of a store; return the moment before which nothing of this realm counts."""
+        self.judge.learn(epochs.tenants_of(scopes, self.realm))
+        return epochs.floor_of(scopes, self.realm)
+
+    def estranged(self, told: Epochs) -> str | None:
         """Return why this store must not be believed, if so: what it says of a token may not be the truth (H7)."""
-        if any(scope.startswith(f"{MOVED}:") for scope in epochs.scopes):
+        if any(scope.startswith(f"{MOVED}:") for scope in told.scopes):
             return "the sessions of this store are moved to another one; open both by a moving+ URL, or the new one"
-        if not epochs.generation:
+        if not told.generation:
             return "the store has lost its generation, and perhaps what was revoked; run `coatcheck restored`"
         pinned = self.settings.generation
-        if pinned not in (None, epochs.generation):
+        if pinned not in (None, told.generation):
             return (
-                f"the store is of generation {epochs.generation!r}, the settings say {pinned!r}: it was emptied, "
+                f"the store is of generation {told.generation!r}, the settings say {pinned!r}: it was emptied, "
                 "restored, or is another one; run `coatcheck restored`, then set generation to what that prints"
             )
         return None
@@ -542,7 +547,12 @@ class SessionManager:
     def challenge(self, visit: Visit, *, reauthenticate: bool, within: float | None) -> Refusal:
         """Return the refusal that asks for a login."""
         return replies.challenge(
-            visit.request, self.realm, self.settings.login_url, reauthenticate=reauthenticate, within=within
+            visit.request,
+            self.realm,
+            self.settings.login_url,
+            reauthenticate=reauthenticate,
+            within=within,
+            ended=None if reauthenticate else visit.ended_because,
         )
 
     def _heard(self, kind: str, request: Request) -> None:

@@ -456,8 +456,7 @@ class AsyncExchange:
         self._salted = True
         if self._telling is not None:
             self._telling.here()
-        scopes = epochs.scopes
-        self._floor = max(self._floor, scopes.get("*", 0.0), scopes.get("realm:" + self.manager.realm, 0.0))
+        self._floor = max(self._floor, self.manager.learn(epochs.scopes))
         self._epochs_at = now
 
     async def _look_back(self, now: Instant) -> None:
