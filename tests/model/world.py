@@ -240,7 +240,7 @@ class World:
             said = f"{who}'s {flight.act} with {_name(state, flight.token)} loads"
             loaded = flight._replace(phase=READY, arrived=self.clock, visit=visit, skew=skew)
             self.checks.on_open(visit, flight, self.rules)
-            if any(isinstance(change, End) for change in visit.urgent):
+            if visit.urgent:
                 yield said + " and has something to store", _more(state, loaded._replace(phase=URGENT))
             elif visit.record is None:
                 yield said + ": refused", state
