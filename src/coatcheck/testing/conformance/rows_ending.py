@@ -286,7 +286,18 @@ def _stolen(site: Site, browser: Browser) -> None:
     thief.get("/me")
 
 
-_SETTINGS: dict[str, dict[str, Any]] = {"limit": {"limit": 1}, "policy": {"policies": [_Ends()]}}
+def _everybodys(site: Site, browser: Browser) -> None:
+    site.clock.wind(2)
+    site.control.registry.revoke_before(site.clock())
+    site.clock.wind(2)
+    browser.get("/me")
+
+
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "limit": {"limit": 1},
+    "policy": {"policies": [_Ends()]},
+    "unbound": {"binding": "required"},
+}
 _SETTINGS["context"] = _SETTINGS["policy"]
 
 _ENDS: dict[str, Callable[[Site, Browser], Any]] = {
@@ -302,5 +313,7 @@ _ENDS: dict[str, Callable[[Site, Browser], Any]] = {
     "superseded": lambda _, browser: browser.login("bob"),
     "policy": _wound(0),
     "context": _wound(0),
+    "unbound": _wound(301),
+    "epoch": _everybodys,
 }
 """The ways to end a session, by the reason that each must leave."""
