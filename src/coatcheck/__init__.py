@@ -4,11 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 from .core.dbsc import DeviceBinding
 from .core.errors import CoatcheckError, ConfigError, DataError, Refusal, SettledError, StoreError
+from .core.floods import Floods
 from .core.manager import SessionManager
 from .core.model import Event, Level, Record
 from .core.policies import Action, Policy, SessionLimit, Timeouts, Verdict, timeouts
+from .core.presets import preset
 from .core.sealed import Sealed
 from .core.session import ALL, Session, Typed
+from .core.stepup import AskAgain, GoTo
 from .flow.registry import Registry
 from .stores.memory import MemoryStore
 from .stores.urls import open_async_store, open_store
@@ -21,12 +24,15 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL",
     "Action",
+    "AskAgain",
     "AsyncRegistry",
     "CoatcheckError",
     "ConfigError",
     "DataError",
     "DeviceBinding",
     "Event",
+    "Floods",
+    "GoTo",
     "Key",
     "Keyring",
     "Level",
@@ -47,6 +53,7 @@ __all__ = [
     "near",
     "open_async_store",
     "open_store",
+    "preset",
     "timeouts",
 ]
 

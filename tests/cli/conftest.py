@@ -59,7 +59,8 @@ def clock() -> Clock:
 def store(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> SqliteStore:
     """Return an empty store; the commands open the same file, with the same clock."""
     monkeypatch.chdir(tmp_path)
-    for name in ("COATCHECK_STORE", "COATCHECK_DEBUG", "COATCHECK_ROOT_SECRET", "SUDO_USER"):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[2]), *sys.path])  # `policy` adds where it is run
+    for name in ("COATCHECK_STORE", "COATCHECK_DEBUG", "COATCHECK_ROOT_SECRET", "DJANGO_SETTINGS_MODULE", "SUDO_USER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LOGNAME", "operator")
     monkeypatch.setattr("sys.stdin", io.StringIO())

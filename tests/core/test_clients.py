@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coatcheck.core.clients import MOST_AGENT, Clients
+from coatcheck.core.clients import MOST_AGENT, MOST_FORWARDED, Clients
 from coatcheck.core.errors import ConfigError
 from coatcheck.core.model import Client, Request
 
@@ -130,3 +130,15 @@ def test_an_agent_is_printable(raw):
 
 def test_what_is_not_printable_is_shown_as_such():
     assert agent_of(b"a\x1b[31m\r\nb\x85\xad\x7f") == "a\ufffd[31m\ufffd\ufffdb\ufffd\ufffd\ufffd"
+
+
+def test_a_long_chain_is_looked_at_from_its_end_only():
+    """D34: what is cut off in the middle is no address, though it may look like one."""
+    tail = ", 10.0.0.2" * (MOST_FORWARDED // 10)  # 2,040 bytes
+    assert ours.address(asked("10.0.0.1", "1.1.1.1, 198.51.100.7" + tail[:100])) == "198.51.100.7"
+    padding = " " * (MOST_FORWARDED - len("2.0.2.7,10.0.0.2"))
+    assert ours.address(asked("10.0.0.1", f"192.0.2.7,{padding}10.0.0.2")) == "10.0.0.2"
+    near = " " * (MOST_FORWARDED - len(",192.0.2.7,10.0.0.2"))
+    assert ours.address(asked("10.0.0.1", f"1.1.1.1,192.0.2.7,{near}10.0.0.2")) == "192.0.2.7"
+    assert ours.address(asked("10.0.0.1", "9" * 1_000_000 + ",198.51.100.7")) == "198.51.100.7"
+    assert ours.address(asked("10.0.0.1", "9" * 1_000_000)) == "10.0.0.1"

@@ -142,12 +142,12 @@ HOSTILE = {
 
 @pytest.mark.parametrize("header", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_hostile_header_costs_one_scan(header):
-    """D34. The bound is ten times what was measured; a quadratic scan takes seconds."""
+    """D34. The bound, in CPU time, is ten times what was measured; a quadratic scan takes seconds."""
     assert len(header) <= MOST_HEADER
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(5):
         ours.find(header)
-    assert (time.perf_counter() - began) / 5 < 0.02
+    assert (time.process_time() - began) / 5 < 0.02
 
 
 # -- write -------------------------------------------------------------------------------------------------------------

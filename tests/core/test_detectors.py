@@ -221,6 +221,7 @@ def test_signals_add_up_and_the_severest_answer_wins(
 ) -> None:
     verdict = policy.judge(record(), signals, 0.0)
     assert verdict.action is action
+    assert verdict.because == ("context" if signals else "")
     assert verdict.everything == bool(signals)
 
 
@@ -292,3 +293,10 @@ def test_a_policy_of_the_applications_own_sees_the_signals() -> None:
     manager = SessionManager(detectors=[NetworkChanged()], policies=[Own()])
     assert manager.judge.verdict(record(), 0.0, (NETWORK,)) == Verdict()
     assert seen == [(NETWORK,)]
+
+
+def test_of_two_policies_that_ask_for_a_step_up_the_one_that_asks_it_of_everything_wins() -> None:
+    some, everything = OnSignals(step_up=20, reads="allow"), OnSignals(step_up=20)
+    for policies in ([some, everything], [everything, some]):
+        manager = SessionManager(detectors=[NetworkChanged()], policies=policies)
+        assert manager.judge.verdict(record(), 0.0, (NETWORK,)) == Verdict(Action.STEP_UP, "context", everything=True)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from coatcheck.core.noise import EVERY, MOST_NETWORKS, Noise, _thinned, network_of
+from coatcheck.core.noise import EVERY, MOST_NETWORKS, Noise, network_of, thinned
 
 
 def rows(noise):
@@ -89,8 +89,8 @@ def test_a_flood_from_everywhere_stays_in_the_table():
 
 def test_a_full_table_loses_its_median_from_every_row():
     """That keeps the bound: what one row loses, half of the table loses too."""
-    assert _thinned({("k", "a"): 9, ("k", "b"): 4, ("k", "c"): 1}) == {("k", "a"): 5}
-    assert _thinned({("k", "a"): 1, ("k", "b"): 1}) == {}
+    assert thinned({("k", "a"): 9, ("k", "b"): 4, ("k", "c"): 1}) == {("k", "a"): 5}
+    assert thinned({("k", "a"): 1, ("k", "b"): 1}) == {}
 
 
 def test_who_is_loud_stays_visible_in_a_flood():

@@ -2,6 +2,8 @@
 
 import pytest
 
+from coatcheck.core import csrf
+from coatcheck.core.tokens import csrf_key
 from coatcheck.testing.clock import Clock
 
 from .conftest import Build
@@ -245,11 +247,47 @@ def test_the_page_that_a_logout_answers_with_may_hold_a_form(house: House) -> No
     assert visitor.post("/echo?token=required", csrf_token=token).status == 200
 
 
+@pytest.mark.parametrize("act", ["logout", "login", "logout-login"])
+@pytest.mark.parametrize("how", ["idle", "never issued"])
+def test_the_page_that_takes_a_spent_cookie_away_may_hold_a_form(
+    house: House, clock: Clock, how: str, act: str
+) -> None:
+    """Beyond D64: the same answer replaces the cookie, so the token is not bound to it."""
+    visitor = house.visitor()
+    visitor.login()
+    _spend(house, clock, visitor, how)
+    spent = visitor.token
+    token = visitor.get(f"/form?do={act}").body.decode()
+    assert visitor.token not in (spent, None)
+    assert visitor.post("/echo?token=required", csrf_token=token).status == 200
+
+
+def test_the_token_of_a_session_that_was_just_ended_counts_no_more(house: House) -> None:
+    """D64 (TRM-12): within the request that ends it."""
+    visitor = house.visitor()
+    visitor.login()
+    token = visitor.get("/form").body.decode()
+    assert visitor.post("/echo?token=required&do=logout", csrf_token=token).status == 403
+
+
+def test_a_token_forged_for_no_cookie_at_all_logs_nobody_in(house: House) -> None:
+    """M4, D64: its key would be known to everybody."""
+    key = csrf_key(house.control.manager.realm.encode(), b"")
+    for sid in ("spent", ""):
+        for cookie in ((), (("cookie", "theme=dark"),), (("cookie", f"{COOKIE}="),)):
+            body = f"user=mallory&csrf_token={csrf.token(key, sid, bytes(32))}".encode()
+            answer = house.ask(Ask("POST", "/login", (*cookie, FORM), body))
+            assert (answer.status, answer.set_cookies) == (403, [])
+
+
 def test_a_token_that_no_cookie_can_follow_is_not_made(house: House) -> None:
     """A form in a stream: a session cannot begin any more, so asking breaks the page rather than lie."""
     visitor = house.visitor()
     assert visitor.get("/form?late=1").body == b"token: too late"
     visitor.login()
+    token = visitor.get("/form?late=1").body.decode().removeprefix("token: ")
+    assert visitor.post("/echo?token=required", csrf_token=token).status == 200
+    house.control.registry.revoke_all("alice", because="owner")  # a spent cookie's token begins nothing
     token = visitor.get("/form?late=1").body.decode().removeprefix("token: ")
     assert visitor.post("/echo?token=required", csrf_token=token).status == 200
 
@@ -264,6 +302,13 @@ def test_a_route_that_requires_a_token_does_so_whatever_else_holds(build: Build)
         assert answer.header("cache-control") == "no-store"
         token = visitor.get("/form").body.decode()
         assert visitor.post("/echo?token=required", csrf_token=token).status == 200
+
+
+@pytest.mark.parametrize(("csrf", "status"), [("refuse", 403), ("report", 303), ("off", 303)])
+def test_a_login_without_evidence_is_left_to_a_framework_that_checks(build: Build, csrf: str, status: int) -> None:
+    """M4: as with every other refusal, `csrf` says who refuses."""
+    answer = build(csrf=csrf).visitor().post("/login", headers=(), user="alice")
+    assert answer.status == status
 
 
 def test_a_missing_token_is_noted(house: House) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from coatcheck import Refusal
 from coatcheck.core.model import Request
-from coatcheck.detection import NetworkChanged, OnSignals, standard
+from coatcheck.detection import NetworkChanged, OnSignals, Sight, standard
 from coatcheck.stores.memory import MemoryStore
 from coatcheck.testing.clock import Clock
 
@@ -104,9 +105,10 @@ def test_another_place_is_an_event_with_score_reasons_and_what_was_done(build: B
         "known_address": HOME,
         "known_agent": CHROME[1],
     }
-    for _ in range(2):
-        clock.wind(HOUR / 2)
-        owner.get("/me")
+    clock.wind(HOUR - 61)
+    stolen(house, owner.token)
+    assert len(changes(house)) == 1
+    clock.wind(61)
     stolen(house, owner.token)
     assert len(changes(house)) == 2
 
@@ -161,6 +163,19 @@ def test_an_owner_who_travelled_answers_and_is_at_home_there(build: Build) -> No
     assert owner.get("/private", away, peer=CAFE).status == 200
     assert house.ask(Ask("GET", "/private", (("cookie", f"{COOKIE}={old}"), *OWNER), peer=HOME)).status == 401
     assert owner.get("/private", OWNER, peer=HOME).status == 401, "the old place is the strange one now"
+
+
+def test_a_login_answers_in_the_very_request_that_brings_it(build: Build) -> None:
+    """A handler that logs in and then asks for a login finds one."""
+    house = build(OnSignals(step_up=50))
+    owner = owner_in(house)
+    shown = (("host", "app.test"), ("cookie", f"{COOKIE}={owner.token}"), *THIEF)
+    headers = tuple((name.encode(), value.encode()) for name, value in shown)
+    session = house.exchange("begin", Request("POST", "https", "/", headers, peer=ELSEWHERE))
+    with pytest.raises(Refusal):
+        session.require_login()
+    session.login("alice")
+    session.require_login()
 
 
 def test_reads_may_go_on_where_the_operator_says_so(build: Build) -> None:
@@ -297,3 +312,23 @@ def test_a_handler_may_look_at_the_signals_itself(build: Build) -> None:
     )
     session = house.exchange("begin", Request("GET", "https", "/", headers, peer=ELSEWHERE))
     assert [signal.name for signal in session.signals] == ["agent", "platform", "network"]
+
+
+def test_a_detector_that_fails_lets_nobody_in(build: Build) -> None:
+    """What should have looked did not: the request fails before the handler, as with a policy, and nothing is lost."""
+
+    class Broken:
+        def inspect(self, record: Any, sight: Sight, now: float) -> None:
+            if sight.client.address == ELSEWHERE:
+                raise LookupError(sight.client.address)
+
+    house = build(detectors=[Broken()])
+    owner = owner_in(house)
+    cookie = (b"cookie", f"{COOKIE}={owner.token}".encode())
+    commits = house.commits
+    request = Request("GET", "https", "/me", ((b"host", b"app.test"), cookie), peer=ELSEWHERE)
+    for _ in range(2):
+        with pytest.raises(LookupError, match=ELSEWHERE):
+            house.exchange("begin", request)
+    assert house.commits == commits
+    assert owner.get("/me").status == 200

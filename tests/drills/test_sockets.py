@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from coatcheck import Floods
 from coatcheck.core.model import Record
 from coatcheck.core.policies import Policy
 from coatcheck.testing.clock import Clock
@@ -131,6 +132,15 @@ def test_a_socket_is_opened_for_our_own_pages_only(
 def test_who_is_no_browser_and_has_no_cookie_may_open_one(build: Build) -> None:
     """M8: nobody's cookie is ridden."""
     assert on(build(), handshake(None), first_message)["type"] == "websocket.accept"
+
+
+@pytest.mark.parametrize(("csrf", "accepted"), [("off", True), ("report", False)])
+def test_only_off_leaves_handshakes_unjudged(build: Build, csrf: str, accepted: bool) -> None:
+    """CSR-11: "report" trusts a framework's own check, and none of those looks at a handshake."""
+    house = build(csrf=csrf)
+    asked = handshake(house.visitor().login(), ("origin", "https://evil.test"))
+    assert (on(house, asked, first_message)["type"] == "websocket.accept") is accepted
+    assert house.control.manager.noise.totals == ({} if accepted else {"csrf_denied": 1})
 
 
 async def _revoked(house: House, clock: Clock, handle: str) -> str:
@@ -307,3 +317,50 @@ def test_a_handshake_that_a_wsgi_server_shows_as_a_plain_get_is_judged_as_one(
     answer = house.ask(Ask("GET", "/me", (*upgrade, *headers)))
     assert (answer.status, answer.token) == (status, None)
     assert house.ask(Ask("GET", "/me", (("cookie", f"{COOKIE}={token}"), *OURS))).status == 200
+
+
+def test_a_session_has_so_many_sockets_and_no_more(build: Build) -> None:
+    """D63 (M8): a further handshake is refused until one of them is closed; another session's is not."""
+    house = build(floods=Floods(sockets=2))
+    token, other = house.visitor().login(), house.visitor().login("bob")
+    scope = handshake(token, ("origin", ORIGIN), extensions=True)
+
+    async def opened(scope: dict[str, Any]) -> tuple[Socket, dict[str, Any]]:
+        socket = Socket(house.served.app, scope)
+        await socket.inbox.put({"type": "websocket.connect"})
+        return socket, await socket.next()
+
+    async def scenario(first: Socket) -> None:
+        assert (await first.next())["type"] == "websocket.accept"
+        second, message = await opened(dict(scope))
+        assert message["type"] == "websocket.accept"
+        _, message = await opened(dict(scope))
+        assert (message["type"], message["status"]) == ("websocket.http.response.start", 429)
+        stranger, message = await opened(handshake(other, ("origin", ORIGIN)))
+        assert message["type"] == "websocket.accept"
+        assert (await opened(handshake(None)))[1]["type"] == "websocket.accept", "who has no session has no limit here"
+        await second.leave()
+        third, message = await opened(dict(scope))
+        assert message["type"] == "websocket.accept"
+        for socket in (first, third, stranger):
+            await socket.leave()
+
+    on(house, dict(scope), scenario)
+    house.flush()
+    (event,) = house.events("session_sockets_refused")
+    assert (event.noise, event.detail["count"]) == (True, 1)
+
+
+def test_event_streams_are_no_sockets(build: Build) -> None:
+    """They are responses to requests; a browser has at most six of them."""
+    house = build(floods=Floods(sockets=1))
+    token = house.visitor().login()
+    stream = {**handshake(token), "type": "http", "method": "GET", "path": "/sse", "scheme": "https"}
+
+    async def scenario(socket: Socket) -> None:
+        assert (await socket.next())["status"] == 200
+        assert house.served.app.watching.number(token.split(".")[1]) == 0
+        await asyncio.to_thread(house.control.registry.revoke, token.split(".")[1])
+        await asyncio.wait_for(socket.task, BOUND)
+
+    on(house, stream, scenario)

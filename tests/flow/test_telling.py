@@ -1,6 +1,9 @@
 """Listeners hear of what was committed, once, in order; whatever they do, no request and no other listener waits."""
 
 import asyncio
+import queue
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -152,6 +155,43 @@ def test_a_thread_ends_when_nothing_comes_and_another_begins_with_the_next_event
         if thread is not None:
             thread.join(PATIENCE)
         assert post._thread is None
+
+
+def test_an_event_that_comes_while_the_thread_is_about_to_end_is_told() -> None:
+    """Between its last look and its end: the one who puts sees a thread that is alive, and starts no other."""
+    heard: list[Event] = []
+    post = Post(heard.append)
+    get, misses = post._queue.get, [queue.Empty]
+
+    def late(*, timeout: float) -> Event:
+        if misses:
+            raise misses.pop()
+        return get(timeout=timeout)
+
+    post._queue.get = late  # type: ignore[method-assign,assignment]
+    post.put(event())
+    assert post.drained(time.monotonic() + PATIENCE)
+    assert len(heard) == 1
+
+
+def test_what_waits_when_the_process_ends_is_told() -> None:
+    program = """
+import time
+from coatcheck import Event
+from coatcheck.flow import telling
+
+telling.FAREWELL = 60.0  # this machine may be busy
+
+def slow(event):
+    time.sleep(0.05)
+    print(event.name, flush=True)
+
+post = telling.Post(slow)
+for name in ("one", "two", "three"):
+    post.put(Event(name=name, at=1.0, realm=""))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["one", "two", "three"]
 
 
 def test_a_thread_that_died_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -474,7 +474,7 @@ class Checks:
             raise BrokenError("evidence", f"{TokenClass(visit.presented_as).name} is refused without a trace")
         if visit.presented_as in EVIL and rules.on_theft == "note":
             asked["theft noted"] += 1
-            if visit.urgent:
+            if any(isinstance(change, End) for change in visit.urgent):
                 raise BrokenError("theft noted", "an old token ends the session, and only a note was asked for")
         if visit.presented_as in EVIL and rules.on_theft == "end":
             asked["theft ends"] += 1
@@ -631,6 +631,7 @@ def _record_key(record: Record, now: float, proofs: dict[bytes, int], handles: d
         -1 if record.successor is None else handles[record.successor],
         record.version == 1,
         record.level,
+        record.suspected_at is not None,
     )
 
 
@@ -643,7 +644,9 @@ def _flight_key(state: State, flight: Flight, proofs: dict[bytes, int], handles:
     age = (timed or flight.phase == URGENT or flight.act == "step_up") and _age(now, flight.arrived)
     key = (flight.phase, flight.thief, flight.act, flight.token, age, flight.skew)
     if visit.record is None:
-        return (*key, 0, flight.phase == URGENT and int(visit.presented_as))
+        asked = visit.presented  # that an old token was presented is only stored over what was read
+        newest = asked is None or asked.version == state.records[asked.handle].version
+        return (*key, 0, flight.phase == URGENT and (int(visit.presented_as), newest))
     record = visit.record
     stored = state.records[record.handle]
     believed = _record_key(record, now, proofs, handles)

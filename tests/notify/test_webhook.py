@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -166,6 +167,31 @@ def test_a_receiver_that_is_gone_hears_nothing_more(place: Place, caplog: pytest
     assert "is gone (410)" in caplog.text
 
 
+def test_a_pause_that_is_no_number_of_seconds_is_ours(place: Place) -> None:
+    """RFC 9110 section 10.2.3 allows a date, too."""
+    place.answers = [(503, {"retry-after": "Fri, 31 Dec 2027 23:59:59 GMT"}), (503, {"retry-after": "-5"})]
+    delivery, pauses = impatient(3)
+    Webhook(place.url, SECRET, delivery=delivery)(event())
+    assert pauses == [1.0, 4.0]
+
+
+def test_an_answer_that_is_no_http_is_an_attempt_that_failed() -> None:
+    def answer() -> None:
+        for _ in range(2):
+            there, _ = server.accept()
+            with there:
+                there.recv(65536)
+                there.sendall(b"220 mail.example ESMTP\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        delivery, pauses = impatient(2)
+        Webhook(f"http://127.0.0.1:{server.getsockname()[1]}/", SECRET, delivery=delivery)(event())
+        thread.join(PATIENCE)
+    assert len(pauses) == 1
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_not_followed(place: Place, status: int) -> None:
     place.answers = [(status, {"location": "/elsewhere"})]
@@ -208,6 +234,7 @@ def test_only_what_is_worth_it_is_posted(place: Place, choice: Any, taken: list[
         (lambda: Webhook("https://x.test", "whsec_" + b64encode(b"k" * 23).decode()), "found 23 bytes"),
         (lambda: Webhook("https://x.test", "whsec_" + b64encode(b"k" * 65).decode()), "found 65 bytes"),
         (lambda: Webhook("https://x.test", "whsec_!"), "found 0 bytes"),
+        (lambda: Webhook("https://x.test", f"{SECRET[:20]} {SECRET[20:]}"), "found 0 bytes"),
         (lambda: Webhook("https://x.test", []), "found none"),
         (lambda: Webhook("https://x.test", SECRET, names="session_created"), r"write \['session_created'\]"),
         (lambda: Webhook("https://x.test", SECRET, at_least="loud"), "at_least is info, warning, critical"),

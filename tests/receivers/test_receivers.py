@@ -4,8 +4,11 @@ import asyncio
 import inspect
 import json
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
 
 import pytest
 
@@ -111,7 +114,7 @@ def test_a_sid_ends_its_session_only(shop: Shop) -> None:
     """BCL-02."""
     one, two = shop.login(sub="u1", sid="s1"), shop.login(sub="u1", sid="s2")
     reply = shop.logout(sid="s1")
-    assert (reply.status, reply.body, reply.headers) == (200, b"", ((b"cache-control", b"no-store"),))
+    assert (reply.status, reply.body, dict(reply.headers)[b"cache-control"]) == (200, b"", b"no-store")
     assert (shop.user(one), shop.user(two)) == (None, "ann")
     assert shop.begin(one, "GET").ended_because == "sso_logout"
 
@@ -589,3 +592,41 @@ def test_the_endpoints(clock: Clock, tmp_path: Path) -> None:
     assert waiting.runner.run(asked(len(body), [body[:9], body[9:]])) == (200, 2)
     assert waiting.runner.run(asked(99999, [body])) == (413, 0)
     assert waiting.runner.run(asked(None, [b"a" * 8000] * 9)) == (413, 2)
+
+
+def test_every_answer_of_a_receiver_is_one_that_wsgiref_validates(plain: Shop) -> None:
+    """PEP 3333's reference checks the answers of an application: the empty ones have a type, too."""
+
+    def asked(receive: Any, request: Request, body: bytes) -> int:
+        environ: dict[str, Any] = {
+            "REQUEST_METHOD": request.method,
+            "QUERY_STRING": "",
+            "CONTENT_TYPE": request.header(b"content-type").decode(),
+            "CONTENT_LENGTH": str(len(body)),
+            "wsgi.input": BytesIO(body),
+        }
+        setup_testing_defaults(environ)
+        statuses: list[str] = []
+
+        def start(status: str, headers: Any, error: Any = None) -> Any:
+            statuses.append(status)
+            return bytes
+
+        answer = validator(wsgi_endpoint(receive))(environ, start)
+        sent = b"".join(answer)
+        answer.close()
+        assert bool(sent) == (statuses[0][:3] == "400")
+        return int(statuses[0][:3])
+
+    logout, event = plain.receiver.logout, plain.receiver.event
+    by_session = {"format": "opaque", "id": "s1"}
+    token = form(logout_token(plain.clock(), sid="s1"))
+    get = Request("GET", "https", "/out", [])
+    assert [asked(logout, *token), asked(logout, *token)] == [200, 400]
+    assert asked(event, *push(event_token(plain.clock(), by_session))) == 202
+    assert asked(event, *push("no token")) == 400
+    assert [asked(logout, get, b""), asked(event, get, b"")] == [405, 405]
+    assert asked(logout, token[0], b"a" * 12289) == 413
+    plain.receiver._store = Broken()
+    assert asked(logout, *form(logout_token(plain.clock(), sid="s1"))) == 400
+    assert asked(event, *push(event_token(plain.clock(), by_session))) == 503

@@ -430,7 +430,8 @@ def test_a_limit_counts_and_ends_the_longest_authenticated_of_both(
         assert len(sharding.find(Query(subject="ann")).items) == 2
     told = sharding.events(EventQuery(name="excess_sessions_exceeded")).items
     assert [one.handle for one in told] == [at("0"), "b", "a"]
-    assert told[-1].detail == {"because": "limit", "most": 2}
+    known = {"known_address": None, "known_agent": None}
+    assert told[-1].detail == {"because": "limit", "most": 2, "by": at("0"), **known}
 
 
 def test_a_limit_that_refuses_counts_both(sharding: DualStore, clock: Clock, at: Callable[[object], str]) -> None:

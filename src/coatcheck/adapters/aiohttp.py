@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 from aiohttp import web
 
 from ..core.errors import ConfigError, Refusal
-from ..core.manager import SessionManager
+from ..core.manager import SessionManager, manager_of
 from ..core.model import Headers, Reply, Request
 from ..core.session import Session, Typed
 from ..core.settings import Keywords
@@ -53,10 +53,7 @@ class Sessions:
         **settings: Unpack[Keywords],
     ) -> None:
         """Take what `setup` was given; open nothing."""
-        if manager is not None and settings:
-            message = f"give the manager or settings, not both (found {', '.join(sorted(settings))})"
-            raise ConfigError(message)
-        self.manager = manager or SessionManager(**settings)
+        self.manager = manager_of(manager, settings)
         self.store = async_store_of(store, self.manager.now)
         self.exchange = AsyncExchange(self.manager, self.store, keys=async_keys_of(keys))
         self.registry = AsyncRegistry(self.store, self.manager.realm, self.manager.now)

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack, overload
 
 from ..core.errors import ConfigError, Refusal
-from ..core.manager import SessionManager
+from ..core.manager import SessionManager, manager_of
 from ..core.model import Headers, Reply, Request
 from ..core.session import Session, Typed
 from ..core.settings import Keywords
@@ -56,11 +56,8 @@ class SessionMiddleware:
         or event stream looks at its session when the store tells of a change, and every `watch_recheck` seconds; where
         the store cannot tell, every `watch_every` seconds. Raises ConfigError for what is unsafe; opens nothing.
         """
-        if manager is not None and settings:
-            message = f"give the manager or settings, not both (found {', '.join(sorted(settings))})"
-            raise ConfigError(message)
         self.app = app
-        self.manager = manager or SessionManager(**settings)
+        self.manager = manager_of(manager, settings)
         self.store = async_store_of(store, self.manager.now)
         self.exchange = AsyncExchange(self.manager, self.store, keys=async_keys_of(keys))
         self._owns = isinstance(store, str)

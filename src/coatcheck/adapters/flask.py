@@ -21,7 +21,7 @@ from flask.sessions import SecureCookieSessionInterface, SessionInterface, Sessi
 
 from ..core.cookies import added
 from ..core.errors import ConfigError, Refusal
-from ..core.manager import SessionManager
+from ..core.manager import SessionManager, manager_of
 from ..core.model import Level, Record, Reply
 from ..core.policies import timeouts
 from ..core.presets import DAY
@@ -396,12 +396,8 @@ def _translated(key: str, value: Any) -> Any:
 
 def managed(manager: SessionManager | None, settings: dict[str, Any]) -> SessionManager:
     """Return the manager that is meant; one of our making carries Flask's own keys into a login, too."""
-    if manager is not None:
-        if settings:
-            message = f"give the manager or settings, not both (found {', '.join(sorted(settings))})"
-            raise ConfigError(message)
-        return manager
-    return SessionManager(**carrying(settings, OWN_KEYS))
+    chosen = settings if manager is not None else carrying(settings, OWN_KEYS)
+    return manager_of(manager, cast("Keywords", chosen))
 
 
 # -- responses ---------------------------------------------------------------------------------------------------------

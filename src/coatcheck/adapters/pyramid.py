@@ -179,7 +179,7 @@ class Tween:
         if csrf is not None and csrf.require_csrf:
             given.setdefault("csrf", "report")  # Pyramid refuses, and knows which views are exempt
         self._handler = handler
-        self._manager = manager = ours["manager"] or SessionManager(**given)
+        self.manager = manager = ours["manager"] or SessionManager(**given)
         self._exchange = Exchange(
             manager, store_of(ours["store"], manager.now), PyramidSession, keys=keys_of(ours["keys"])
         )
@@ -193,8 +193,8 @@ class Tween:
         if outer is not None and joined and not outer.session.settled:
             return self._handler(request)  # a subrequest, or the same sessions around us: its exchange is this one's
         asked = request_of(environ)
-        if self._manager.excludes(asked.path):
-            reply = self._manager.screen(asked)
+        if self.manager.excludes(asked.path):
+            reply = self.manager.screen(asked)
             return self._handler(request) if reply is None else _response_of(reply)
         session = self._exchange.begin(asked)
         if isinstance(session, Reply):

@@ -26,7 +26,7 @@ from sanic.response import BaseHTTPResponse, HTTPResponse
 
 from ..core import model
 from ..core.errors import ConfigError, Refusal
-from ..core.manager import SessionManager
+from ..core.manager import SessionManager, manager_of
 from ..core.model import Reply
 from ..core.session import Session, Typed
 from ..core.settings import Keywords
@@ -63,10 +63,7 @@ class Coatcheck:
         **settings: Unpack[Keywords],
     ) -> None:
         """Take what `asgi.SessionMiddleware` takes. Raises ConfigError for what is unsafe; opens nothing."""
-        if manager is not None and settings:
-            message = f"give the manager or settings, not both (found {', '.join(sorted(settings))})"
-            raise ConfigError(message)
-        self.manager = manager or SessionManager(**settings)
+        self.manager = manager_of(manager, settings)
         self.store = async_store_of(store, self.manager.now)
         self.exchange = AsyncExchange(self.manager, self.store, keys=async_keys_of(keys))
         self.watching = Watching(self.exchange, watch_every, watch_recheck)

@@ -38,6 +38,8 @@ class Watching:
         """Take how often to look, in seconds: where the store tells nothing, and where it does."""
         self.exchange, self.every, self.recheck = exchange, every, recheck
         self._lookouts: dict[asyncio.AbstractEventLoop, Lookout] = {}
+        if exchange.manager.settings.floods.sockets is not None:
+            exchange.manager.sockets_of = self.number
 
     def over(self, session: Session, at_end: Callable[[str], Awaitable[None]]) -> Watch:
         """Watch over a session until it is over or the watch is stopped; `at_end` tells the client why."""
@@ -46,6 +48,10 @@ class Watching:
         if lookout is None:
             self._lookouts[loop] = lookout = Lookout(self, loop)
         return Watch(lookout, session, at_end)
+
+    def number(self, handle: Handle) -> int:
+        """Return how many websockets a session has open in this process."""
+        return sum(lookout.number(handle) for lookout in list(self._lookouts.values()))
 
     def left(self, loop: asyncio.AbstractEventLoop) -> None:
         """Forget a loop whose last connection is gone."""
@@ -76,6 +82,10 @@ class Lookout:
     def join(self, watch: Watch) -> None:
         """Wake this one when its record changes."""
         self._watches.setdefault(watch.handle, set()).add(watch)
+
+    def number(self, handle: Handle) -> int:
+        """Return how many websockets of this loop belong to a session."""
+        return sum(watch.is_socket for watch in list(self._watches.get(handle, ())))
 
     def leave(self, watch: Watch) -> None:
         """Wake it no more; with the last one the watch of the store ends."""
@@ -153,6 +163,7 @@ class Watch:
         """Start looking; `at_end` tells the client."""
         record = session.visit.record
         self.handle: Handle = "" if record is None else record.handle
+        self.is_socket = session.visit.request.kind == "websocket"
         self.reason: str | None = None
         self._lookout = lookout
         self._session = session

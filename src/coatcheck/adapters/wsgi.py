@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Unpack, overload
 
 from ..core.errors import ConfigError, Refusal
-from ..core.manager import SessionManager
+from ..core.manager import SessionManager, manager_of
 from ..core.model import Reply, Request
 from ..core.session import Session, Typed
 from ..core.settings import Keywords
@@ -63,11 +63,8 @@ class SessionMiddleware:
         the sealed tokens' keyring is kept in a store, so that it follows rotations. Raises ConfigError for what is
         unsafe.
         """
-        if manager is not None and settings:
-            message = f"give the manager or settings, not both (found {', '.join(sorted(settings))})"
-            raise ConfigError(message)
         self.app = app
-        self.manager = manager or SessionManager(**settings)
+        self.manager = manager_of(manager, settings)
         self.store = store_of(store, self.manager.now)
         self.exchange = Exchange(self.manager, self.store, keys=keys_of(keys))
         self._name = self.manager.cookie.name

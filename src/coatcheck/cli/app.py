@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..core.errors import CoatcheckError, ConfigError
-from . import conform, keys, migrate, restored, schema, sessions, terminal, upkeep
+from . import conform, keys, migrate, policy, restored, schema, sessions, terminal, upkeep
 from .door import EXITS
 
 USAGE, AWAY, FAULT = 2, 3, 70
@@ -30,7 +30,19 @@ class _InOrder(TyperGroup):
     """Lists the commands as people meet them."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return ["sessions", "events", "purge", "keys", "migrate", "restored", "schema", "conform", "demo", "version"]
+        return [
+            "sessions",
+            "events",
+            "purge",
+            "keys",
+            "policy",
+            "migrate",
+            "restored",
+            "schema",
+            "conform",
+            "demo",
+            "version",
+        ]
 
 
 app = typer.Typer(
@@ -45,6 +57,7 @@ app.add_typer(sessions.group, name="sessions")
 app.command("events", epilog=EXITS)(upkeep.events)
 app.command("purge", epilog=EXITS)(upkeep.purge)
 app.add_typer(keys.group, name="keys")
+app.add_typer(policy.group, name="policy")
 app.command("migrate", epilog=EXITS)(migrate.migrate)
 app.command("restored", epilog=EXITS)(restored.restored)
 app.command("schema", epilog=EXITS)(schema.schema)

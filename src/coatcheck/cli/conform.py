@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.text import Text
 
 from ..core.errors import ConfigError
 from . import terminal
+
+if TYPE_CHECKING:
+    from ..testing.conformance import Report
 
 _STYLES = {"pass": "green", "fail": "bold red", "partial": "yellow"}
 
@@ -29,8 +32,8 @@ def conform(  # noqa: PLR0917 - an option of a command is an argument of its fun
     cookie: Annotated[str, typer.Option(metavar="NAME", help="The session cookie, if it is not found out.")] = "",
     samples: Annotated[int, typer.Option(metavar="N", help="Logins whose tokens are compared.")] = 20,
     ca: Annotated[Path | None, typer.Option(help="Certificates to trust besides the system's.")] = None,
-    format: Annotated[Literal["table", "json"], typer.Option(help="How to print.")] = "table",  # noqa: A002
-    output: Annotated[Path | None, typer.Option(help="Write the JSON report to this file, too.")] = None,
+    format: Annotated[Literal["table", "json", "html"], typer.Option(help="The form of the report.")] = "table",  # noqa: A002
+    output: Annotated[Path | None, typer.Option(help="The file to write it to (a table: as JSON).")] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json-login", help="Post the login as JSON, not as a form.")] = False,
     others: Annotated[
@@ -45,10 +48,12 @@ def conform(  # noqa: PLR0917 - an option of a command is an argument of its fun
     Exit code 1: a row failed.
     """
     try:
-        from ..testing.conformance import outside, stranger, wire
+        from ..testing.conformance import outside, shown, stranger, wire
     except ModuleNotFoundError as missing:
-        message = f"coatcheck conform needs {missing.name}; pip install httpx2"
+        message = f"coatcheck conform needs {missing.name}; pip install 'coatcheck[conform]'"
         raise ConfigError(message) from missing
+    if format == "html":
+        shown.environment()
     way = stranger.Way(
         login_path=login_path,
         fields=_fields(field or []),
@@ -63,18 +68,33 @@ def conform(  # noqa: PLR0917 - an option of a command is an argument of its fun
     way.check()
     with closing(wire.Wire(url, others=others, ca=ca)) as line:
         report = outside.judge_stranger(stranger.Stranger(line, way))
+    written = shown.as_html(report) if format == "html" else report.as_json() + "\n"
     if output is not None:
-        output.write_text(report.as_json() + "\n", "utf-8")
+        _write(output, written)
     if format == "json":
         terminal.document({"about": report.about, "sums": report.sums, "rows": report.rows()})
+    elif format == "html" and output is None:
+        typer.echo(written, nl=False)
     else:
-        columns = [terminal.Column("Row"), terminal.Column("Verdict"), terminal.Column("Why")]
-        rows = [[Text(one.id), _verdict(one.verdict), terminal.cell(one.why)] for one in report.findings]
-        terminal.table(columns, rows)
-        said = ", ".join(f"{number} {verdict}" for verdict, number in report.sums.items() if number)
-        terminal.say(f"{report.about}: {said}.")
+        if format == "table":
+            _table(report)
+        terminal.say(shown.in_short(report))
     if report.failed:
         raise typer.Exit(1)
+
+
+def _table(report: Report) -> None:
+    columns = [terminal.Column("Row"), terminal.Column("Verdict"), terminal.Column("Why")]
+    rows = [[Text(one.id), _verdict(one.verdict), terminal.cell(one.why)] for one in report.findings]
+    terminal.table(columns, rows)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        message = f"the report cannot be written to {path}: {error.strerror}"
+        raise ConfigError(message) from error
 
 
 def _verdict(verdict: str) -> Text:

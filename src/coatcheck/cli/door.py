@@ -13,6 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
+from ..core import epochs
 from ..core.errors import ConfigError, StoreError
 from ..core.model import Handle, Instant, Record
 from ..core.tokens import is_handle
@@ -69,10 +70,10 @@ class Door:
 
     def __init__(self, store: Store, realm: str | None) -> None:
         """Ask the store for its clock and its epochs."""
-        epochs = store.epochs()
+        told = store.epochs()
         self.store, self.realm = store, realm
-        self.now: Instant = epochs.store_now
-        self._scopes = epochs.scopes
+        self.now: Instant = told.store_now
+        self._scopes = told.scopes
 
     def registry(self, realm: str | None) -> Registry:
         """Return the registry of one realm, or of all (None)."""
@@ -80,8 +81,7 @@ class Door:
 
     def state(self, record: Record) -> State:
         """Return what a record is at this moment."""
-        floor = max(self._scopes.get("*", 0.0), self._scopes.get(f"realm:{record.realm}", 0.0))
-        return state_of(record, self.now, floor)
+        return state_of(record, self.now, epochs.floor_for(self._scopes, record))
 
     def get(self, handle: Handle) -> Record | None:
         """Return a record by its handle, ended or not."""

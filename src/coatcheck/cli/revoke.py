@@ -1,4 +1,4 @@
-"""`coatcheck sessions revoke`: ends sessions by handle, by subject, by age, or all of them.
+"""`coatcheck sessions revoke`: ends sessions by handle, by subject, by tenant, by age, or all of them.
 
 Rules
 - Nothing ends without a yes: from a person at a terminal, or as --yes.
@@ -33,12 +33,14 @@ class Reason(StrEnum):
     operator = "operator"
     account_disabled = "account_disabled"
     factor_change = "factor_change"
+    role_change = "role_change"
     policy = "policy"
     theft = "theft"
 
 
 _REASONS: Final = (
-    "Why, for the audit trail: operator (if none is given), account_disabled, factor_change, policy, theft."
+    "Why, for the audit trail: operator (if none is given), account_disabled, factor_change, role_change, policy or "
+    "theft."
 )
 
 
@@ -49,6 +51,7 @@ class Plan:
     whose: str
     realm: str | None
     subject: str | None = None
+    tenant: str | None = None
     keep: Handle | None = None
     before: Instant | None = None
     found: list[tuple[Record, State]] = field(default_factory=list)
@@ -59,6 +62,7 @@ class Plan:
 def revoke(
     handles: ManyHandles = None,
     subject: Annotated[str | None, typer.Option(metavar="S", help="Every session of this subject.")] = None,
+    tenant: Annotated[str | None, typer.Option(metavar="T", help="Every session of this tenant.")] = None,
     keep: Annotated[
         Handle | None, typer.Option(parser=handle, metavar="HANDLE", help="With --subject: all but this one.")
     ] = None,
@@ -67,7 +71,7 @@ def revoke(
         typer.Option(
             parser=when,
             metavar="WHEN",
-            help="Who logged in before then: 2h, 7d, 2026-11-24T18:00Z. Alone, or with --subject.",
+            help="Who logged in before then: 2h, 7d, 2026-11-24T18:00Z. Alone, or with --subject or --tenant.",
         ),
     ] = None,
     realm: RealmName = None,
@@ -79,25 +83,25 @@ def revoke(
     as_json: AsJson = False,
     store: StoreUrl = "",
 ) -> None:
-    """End sessions: by handle, of a subject, older than a moment, or all. Shows them and asks first.
+    """End sessions: by handle, of a subject, of a tenant, older than a moment, or all. Shows them and asks first.
 
     Example: coatcheck sessions revoke --subject alice --reason account_disabled
 
     Example: coatcheck sessions revoke --before 7d --dry-run
     """
-    _check(handles or [], subject, keep, before, everyone=everyone)
+    _check(handles or [], subject, tenant, keep, before, everyone=everyone)
     asked = not (yes or dry_run)
     if asked and not sys.stdin.isatty():
         message = "this ends sessions, and nobody is there to ask; add --yes (or look first: --dry-run)"
         raise ConfigError(message)
     with opened(store, realm) as door:
-        plan = _plan(door, handles or [], subject, keep, before, everyone=everyone)
+        plan = _plan(door, handles or [], subject, tenant, keep, before, everyone=everyone)
         if asked or (dry_run and not as_json):
             _show(plan, door, aside=asked)
         if asked and _acts(plan) and not typer.confirm(f"End {_counted(plan)}?", err=True):
             terminal.complain("nothing was ended")
             raise typer.Exit(1)
-        if everyone:
+        if everyone or (tenant is not None and before is None):
             # whoever logged in while the question stood there is meant, too
             plan.before = door.store.epochs().store_now
         if not dry_run:
@@ -106,13 +110,20 @@ def revoke(
 
 
 def _check(
-    handles: list[Handle], subject: str | None, keep: Handle | None, before: When | None, *, everyone: bool
+    handles: list[Handle],
+    subject: str | None,
+    tenant: str | None,
+    keep: Handle | None,
+    before: When | None,
+    *,
+    everyone: bool,
 ) -> None:
     """Refuse a command that does not say one thing."""
-    targets = [bool(handles), subject is not None, before is not None and subject is None, everyone]
+    named = [subject is not None, tenant is not None]
+    targets = [bool(handles), *named, before is not None and not any(named), everyone]
     if sum(targets) != 1:
         found = "several are given" if sum(targets) else "none is given"
-        message = f"say once whose sessions end ({found}): HANDLE..., --subject S, --before WHEN or --all"
+        message = f"say once whose sessions end ({found}): HANDLE..., --subject S, --tenant T, --before WHEN or --all"
         raise ConfigError(message)
     if keep is not None and (subject is None or before is not None):
         message = "--keep goes with --subject, and not with --before"
@@ -123,18 +134,31 @@ def _check(
 
 
 def _plan(
-    door: Door, handles: list[Handle], subject: str | None, keep: Handle | None, before: When | None, *, everyone: bool
+    door: Door,
+    handles: list[Handle],
+    subject: str | None,
+    tenant: str | None,
+    keep: Handle | None,
+    before: When | None,
+    *,
+    everyone: bool,
 ) -> Plan:
     if handles:
         return _by_handle(door, handles)
-    moment = door.now if everyone else None if before is None else before(door.now)
+    moment = None if before is None else before(door.now)
+    if everyone or (tenant is not None and moment is None):
+        moment = door.now
     if moment is not None and moment > door.now:
         message = f"{iso(moment)} is in the future: logins would be refused until then; name a moment in the past"
         raise ConfigError(message)
-    plan = Plan(_whose(subject, moment, everyone=everyone), door.realm, subject, keep, moment)
+    whose = f" of tenant {tenant}" if tenant is not None else "" if subject is None else f" of {subject}"
+    since = "" if before is None or moment is None else f" from before {iso(moment)}"
+    plan = Plan(whose + since, door.realm, subject, tenant, keep, moment)
     if subject is not None and plan.realm is None:
         plan.realm = _realm_of(door, subject)
     for record, state in door.each(subject):
+        if tenant not in (None, record.tenant):
+            continue
         if moment is None or authenticated(record) < moment:
             plan.found.append((record, state))
     if keep is not None:
@@ -181,11 +205,6 @@ def _keep(plan: Plan, keep: Handle) -> None:
     plan.found = left
 
 
-def _whose(subject: str | None, moment: Instant | None, *, everyone: bool) -> str:
-    owner = "" if subject is None else f" of {subject}"
-    return owner if moment is None or everyone else f"{owner} from before {iso(moment)}"
-
-
 def _acts(plan: Plan) -> bool:
     """Tell whether there is something to do: epochs hold for logins under way, with no session in sight."""
     if plan.subject is not None:
@@ -201,7 +220,7 @@ def _act(plan: Plan, door: Door, because: Because) -> None:
         return
     registry, who = door.registry(plan.realm), actor()
     if plan.before is not None:
-        registry.revoke_before(plan.before, subject=plan.subject, because=because, actor=who)
+        registry.revoke_before(plan.before, subject=plan.subject, tenant=plan.tenant, because=because, actor=who)
     elif plan.subject is not None:
         registry.revoke_all(plan.subject, keep=plan.keep, because=because, actor=who)
     else:
@@ -254,6 +273,7 @@ def _document(plan: Plan, reason: str, *, dry_run: bool) -> dict[str, object]:
         "reason": reason,
         "realm": plan.realm,
         "subject": plan.subject,
+        "tenant": plan.tenant,
         "before": iso(plan.before),
         "kept": plan.keep,
         "ended": _names(plan.found),

@@ -53,6 +53,7 @@ def record_json(record: Record, state: State) -> dict[str, Any]:
         "handle": record.handle,
         "realm": record.realm,
         "subject": record.subject,
+        "tenant": record.tenant,
         "live": state.live,
         "ended_because": state.because,
         "ended_at": None if state.live else iso(state.at),
@@ -122,6 +123,8 @@ def record_pairs(record: Record, state: State, now: Instant) -> Iterator[tuple[s
         yield "lives on as", cell(record.successor, "bold")
     yield "subject", cell(record.subject, "bold")
     yield "realm", cell(record.realm)
+    if record.tenant is not None:
+        yield "tenant", cell(record.tenant)
     yield "level", cell(_level(record))
     yield "created", _moment(record.created_at, now)
     yield "authenticated", _moment(record.authenticated_at, now)
@@ -130,8 +133,12 @@ def record_pairs(record: Record, state: State, now: Instant) -> Iterator[tuple[s
     yield "absolute end", _moment(record.expires_at, now)
     yield "persistent", cell("yes" if record.persistent else "no")
     yield "device-bound", cell("yes" if is_bound(record.binding) else "no")
+    if record.suspected_at is not None:
+        yield "suspected", _moment(record.suspected_at, now)
     yield "address", cell(client.address)
     yield "agent", cell(client.agent)
+    if record.seen_from not in (None, record.client):
+        yield "lately from", cell(" ".join(filter(None, (record.seen_from.address, record.seen_from.agent))))
     yield "data", cell(f"{len(record.data)} bytes")
     sealed = record.data[:1] == codec.SEALED
     unread = "sealed; only the session's own cookie opens it" if sealed else "written by another version"

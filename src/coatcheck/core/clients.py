@@ -18,6 +18,8 @@ from .model import Client, Request
 
 MOST_AGENT = 512
 MOST_HOPS = 32
+MOST_FORWARDED = 2048
+"""Bytes of X-Forwarded-For that are looked at, from its end: 32 addresses of 45 characters, with ports and spaces."""
 
 
 class Clients:
@@ -43,7 +45,10 @@ class Clients:
         peer = _unmapped(request.peer) if request.peer else None
         if not (self._unix if peer is None else self._proxies and self._trusted(peer)):
             return peer
-        address, rest = peer, request.header(b"x-forwarded-for").decode("latin-1")
+        line = request.header(b"x-forwarded-for")
+        if len(line) > MOST_FORWARDED:  # what is cut off in the middle is no address
+            line = line[-MOST_FORWARDED:].partition(b",")[2]
+        address, rest = peer, line.decode("latin-1")
         for _ in range(MOST_HOPS):
             rest, _, hop = rest.rpartition(",")
             plain = _plain(hop)

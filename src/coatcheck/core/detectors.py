@@ -36,7 +36,10 @@ class Sight(msgspec.Struct, frozen=True, gc=False):
 
 
 class Detector(Protocol):
-    """A watcher: pure, quick, and asked at every request of a logged-in session."""
+    """A watcher: pure, quick, and asked at every request of a logged-in session.
+
+    What it raises makes the request fail before its handler runs, as with a policy: nobody passes unseen.
+    """
 
     def inspect(self, record: Record, sight: Sight, now: Instant) -> Signal | None:
         """Return what is strange about a request for this session, or None."""
@@ -54,7 +57,7 @@ class AgentChanged:
     def inspect(self, record: Record, sight: Sight, now: Instant) -> Signal | None:
         """Compare the families of browsers; a new version of the same one is no signal."""
         known, shown = (record.client or _NOBODY).agent, sight.client.agent
-        if known == shown or not known:
+        if known == shown:
             return None
         before, after = agents.parsed(known), agents.parsed(shown)
         if not before.family:

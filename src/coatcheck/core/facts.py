@@ -22,6 +22,9 @@ _SEVERE: dict[str, Severity] = {
     "csrf_denied": "warning",
     "session_cookie_ambiguous": "warning",
     "session_unknown_token": "warning",
+    "session_bruteforce_suspected": "warning",
+    "session_guess_refused": "warning",
+    "session_anonymous_refused": "warning",
     "store_restored": "warning",
     "dbsc_binding_missing": "warning",
     "dbsc_rebind_refused": "warning",
@@ -66,8 +69,12 @@ def created(record: Record, now: Instant, instead_of: Record | None) -> tuple[Ev
 
 
 def reuse(record: Record, now: Instant, client: Client, kind: str) -> Event:
-    """Return the fact that a superseded token was presented, with both contexts."""
-    known = record.client or Client()
+    """Return the fact that a superseded token was presented, with both contexts: whose it was now, and the holder's.
+
+    The holder is who was handed the secret last, or logged in; which of the two is the thief, nobody can tell.
+    """
+    known = record.seen_from or record.client or Client()
+    age = {} if record.used_at is None else {"superseded_for": round(now - record.used_at, 3)}
     return about(
         "session_token_reuse",
         record,
@@ -76,6 +83,7 @@ def reuse(record: Record, now: Instant, client: Client, kind: str) -> Event:
         kind=kind,
         known_address=known.address,
         known_agent=known.agent,
+        **age,
     )
 
 

@@ -6,7 +6,7 @@ The classes and the answers to them stand in docs/why/token.md; the order of tes
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from . import codec, facts, policies, records, tokens, typed
 from .clients import Clients
 from .detectors import Sight, inspected
 from .errors import DataError, StoreError
-from .model import MOVED, End, Event, Held, Instant, Level, Record, Request, Signal, Ticket, Touch, Update
+from .model import MOVED, End, Event, Held, Instant, Level, Record, Reply, Request, Signal, Ticket, Touch, Update
 from .sealed import Sealer
 from .secrecy import Secrecy
 from .session import Visit, carried
@@ -50,6 +50,7 @@ class Judge:
         secrecy: Secrecy,
         clients: Clients,
         heard: Callable[[str, Request], None],
+        stopped: Callable[[Request], Reply | None],
     ) -> None:
         """Take the settings, what opens sealed and secret data, and where noise is counted."""
         self.binder: Binder | None = None
@@ -58,12 +59,19 @@ class Judge:
         self._realm, self._realm_bytes = realm, realm.encode()
         self._sealer, self._secrecy = sealer, secrecy
         self._alone = sealer is not None and sealer.alone
-        self._clients, self._heard = clients, heard
+        self._clients, self._heard, self._stopped = clients, heard, stopped
         self._grace = self._clocks.grace
         self._passive = frozenset(settings.passive)
         self._quiet = self._clocks.touch_every * 0.75
         self._plain = settings.data is None and not settings.policies and not settings.detectors
         self._detectors = tuple(settings.detectors)
+        self._tenants: Mapping[str, Instant] = {}
+
+    def learn(self, tenants: Mapping[str, Instant]) -> None:
+        """Take note of the moments before which nothing of a tenant counts; they never go back."""
+        if tenants and tenants != self._tenants:
+            self._tenants = {name: max(at, self._tenants.get(name, at)) for name, at in tenants.items()}
+            self._plain = False
 
     def judge(self, visit: Visit, ticket: Ticket, record: Record | None, floor: Instant) -> None:
         """Leave in the visit what a ticket is worth, given the record under its handle; see `SessionManager.open`."""
@@ -75,7 +83,7 @@ class Judge:
         now = visit.arrived
         standing, proof = tokens.judge(self._realm_bytes, record, ticket, now, self._grace)
         if standing is _GARBAGE:
-            return None if visit.copied else self._heard("session_garbage_token", visit.request)
+            return None if visit.copied else self._guessed(visit, "session_garbage_token")
         visit.presented, visit.presented_as = record, standing
         if record.handed_at > now + tokens.SKEW:  # a clock went back: refuse, but end nothing by it (TMO-13)
             return self.once(visit, facts.about("session_from_the_future", record, now, None), 3600.0)
@@ -99,11 +107,16 @@ class Judge:
             return None
         return self._believe(visit, ticket, record, standing, proof)
 
+    def _guessed(self, visit: Visit, kind: str) -> None:
+        """Count a token that opens nothing; in a flood of them it is answered in the handler's place."""
+        self._heard(kind, visit.request)
+        visit.answer = self._stopped(visit.request)
+
     def _by_its_seal(self, visit: Visit, ticket: Ticket, floor: Instant) -> None:
         """Judge a ticket without a record: it counts only where its seal alone may vouch for it."""
         held = ticket.held
         if held is None or not (self._alone or visit.reads_only):
-            return self._heard("session_unknown_token", visit.request)
+            return self._guessed(visit, "session_unknown_token")
         now = visit.arrived
         visit.presented = record = records.held(self._realm, ticket, held, self._seen_at(visit, ticket, held))
         visit.presented_as = _CURRENT
@@ -123,6 +136,8 @@ class Judge:
     def over(self, record: Record, now: Instant, floor: Instant) -> str | None:
         """Return why a record is over at a moment, by its clocks, its policies or an epoch; None: it lives."""
         why = policies.over(record, self._settings.policies, now)
+        if record.tenant is not None and self._tenants:
+            floor = max(floor, self._tenants.get(record.tenant, 0.0))
         if why is None and (record.authenticated_at or record.created_at) < floor:
             return "epoch"
         return why
@@ -140,6 +155,8 @@ class Judge:
             verdict = self._weighed(visit, record)
             if verdict.action is policies.Action.END:
                 return self._end(visit, record, verdict.because or "policy")
+        if record.suspected_at is not None:  # an old token of it was presented: who is this?
+            visit.step_up = True
         visit.ticket, visit.standing = ticket, standing
         visit.base, visit.data = base, data
         if record.persistent and records.lapsed(record, self._clocks, now):
@@ -250,7 +267,12 @@ class Judge:
         kind = standing.name.lower() if self._sealer is None else "older"
         event = facts.reuse(record, visit.arrived, self._clients.of(visit.request), kind)
         # an older sealed token is what a browser holds whose answers came in another order: no evidence of theft
-        if standing is TokenClass.STRAGGLER or self._settings.on_theft == "note" or self._sealer is not None:
+        if standing is TokenClass.STRAGGLER or self._sealer is not None:
+            return self.once(visit, event, 60.0)
+        if self._settings.on_theft == "note":  # refuse who presents it, keep the holder, and ask the holder again
+            if record.suspected_at is None:
+                asked = replace(record, suspected_at=visit.arrived)
+                visit.urgent = (Update(record=asked, was=record.version),)
             return self.once(visit, event, 60.0)
         visit.ended_because = "theft"
         visit.urgent = (End(handle=record.handle, because="theft", events=(event,)),)

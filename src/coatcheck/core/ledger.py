@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from .model import (
     Change,
+    Client,
     Conflict,
     End,
     EndOthers,
@@ -230,7 +231,8 @@ def _admit(
     for gone in leaving:
         table.put(_succeeded(gone, record.handle, now))
     for one in excess:
-        _evict(table, one, limit.most if limit is not None else 0, now)
+        table.put(ended(one, "limit", now))
+        table.note(evicted(one, limit.most if limit is not None else 0, record, now), None)
     table.add(replace(record, version=1, by=commit_id))
     return None
 
@@ -242,10 +244,12 @@ def _others(table: Table, realm: str, subject: str, leaving: Sequence[Record], n
     return sorted(others, key=lambda one: (authenticated(one), one.handle))
 
 
-def _evict(table: Table, record: Record, most: int, now: Instant) -> None:
-    table.put(ended(record, "limit", now))
-    detail = {"because": "limit", "most": most}
-    table.note(_event("excess_sessions_exceeded", record, now, detail), None)
+def evicted(record: Record, most: int, newcomer: Record, now: Instant) -> Event:
+    """Return the fact that a session ended for one too many, and from where that came: it may be a phisher's (L5)."""
+    known = record.seen_from or record.client or Client()
+    where = {"known_address": known.address, "known_agent": known.agent}
+    detail: dict[str, object] = {"because": "limit", "most": most, "by": newcomer.handle, **where}
+    return replace(_event("excess_sessions_exceeded", record, now, detail), client=newcomer.client)
 
 
 def _unseen_successor(table: Table, old: Record) -> Record | None:

@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from msgspec.structs import replace
 
-from . import csrf, policies, replies, tokens
+from . import csrf, epochs, policies, replies, tokens
 from .aftermath import Aftermath
 from .clients import Clients
 from .cookies import MOST_HEADER, CookieWriter
 from .errors import ConfigError, Refusal, StoreError
+from .floods import GUESSES, Gate
 from .judge import Judge
 from .model import (
     MOVED,
@@ -92,6 +93,9 @@ class SessionManager:
         self._sealer = sealer = _sealer_of(chosen, self.realm)
         self._alone = sealer is not None and sealer.alone
         self.noise = Noise()
+        self.sockets_of: Callable[[Handle], int] | None = None  # who has them says how many a session has open
+        self._most_sockets = inf if chosen.floods.sockets is None else chosen.floods.sockets
+        self._gate = Gate(chosen.floods, self.noise)
         self._realm = self.realm.encode()
         self._exclude = tuple(chosen.exclude)
         self._fresh = tuple(chosen.fresh)
@@ -110,8 +114,18 @@ class SessionManager:
             entropy=entropy,
             client=self.client,
         )
+        if chosen.floods.anonymous is not None and not self._alone:
+            self._settler.admits = self._admits
         secrecy = self._settler.secrecy
-        self.judge = Judge(chosen, self.realm, sealer=sealer, secrecy=secrecy, clients=self._clients, heard=self._heard)
+        self.judge = Judge(
+            chosen,
+            self.realm,
+            sealer=sealer,
+            secrecy=secrecy,
+            clients=self._clients,
+            heard=self._heard,
+            stopped=self._stopped,
+        )
         self.after = Aftermath(chosen, self.realm, self._settler, sealer, now=clock, entropy=entropy)
         self._binder = self._settler.binder = self.judge.binder = binder = self._binder_of(chosen)
         self.device_paths: frozenset[str] = frozenset() if binder is None else binder.paths
@@ -150,6 +164,8 @@ class SessionManager:
             for name, line in request.headers:
                 if name == b"cookie":
                     header = header + b"; " + line if header else line
+                    if len(header) > MOST_HEADER:  # ten thousand lines are not put together first
+                        break
         if not header:
             return _NO_COOKIE
         if len(header) > MOST_HEADER:
@@ -164,7 +180,7 @@ class SessionManager:
         ticket = tokens.parse(value) if self._sealer is None else self._sealer.open(header, value)
         if ticket is None:
             self._heard("session_malformed_token", request)
-            return Absent.MALFORMED
+            return self._stopped(request) or Absent.MALFORMED
         return ticket
 
     # -- open --------------------------------------------------------------------------------------------------------
@@ -188,6 +204,8 @@ class SessionManager:
             visit.bare = ticket is _NO_COOKIE
         if visit.answer is not None:
             return visit.answer
+        if self.sockets_of is not None and request.kind == "websocket" and self._is_full(visit):
+            return replies.TOO_MANY_SOCKETS
         if request.method in _SAFE or self.settings.csrf == "off":
             return make(visit)
         return self._missing(visit) or make(visit)
@@ -239,16 +257,21 @@ class SessionManager:
         elif not held:
             visit.record, visit.data, visit.base = fresh.record, fresh.data, fresh.base
 
-    def estranged(self, epochs: Epochs) -> str | None:
+    def learn(self, scopes: Mapping[str, Instant]) -> Instant:
+        """Take in the epochs of a store; return the moment before which nothing of this realm counts."""
+        self.judge.learn(epochs.tenants_of(scopes, self.realm))
+        return epochs.floor_of(scopes, self.realm)
+
+    def estranged(self, told: Epochs) -> str | None:
         """Return why this store must not be believed, if so: what it says of a token may not be the truth (H7)."""
-        if any(scope.startswith(f"{MOVED}:") for scope in epochs.scopes):
+        if any(scope.startswith(f"{MOVED}:") for scope in told.scopes):
             return "the sessions of this store are moved to another one; open both by a moving+ URL, or the new one"
-        if not epochs.generation:
+        if not told.generation:
             return "the store has lost its generation, and perhaps what was revoked; run `coatcheck restored`"
         pinned = self.settings.generation
-        if pinned not in (None, epochs.generation):
+        if pinned not in (None, told.generation):
             return (
-                f"the store is of generation {epochs.generation!r}, the settings say {pinned!r}: it was emptied, "
+                f"the store is of generation {told.generation!r}, the settings say {pinned!r}: it was emptied, "
                 "restored, or is another one; run `coatcheck restored`, then set generation to what that prints"
             )
         return None
@@ -374,6 +397,9 @@ class SessionManager:
         if binder is None:
             raise AssertionError  # there are no device_paths
         refused = self.screen(request) or binder.misused(request)
+        if refused is None and len(request.header(b"cookie")) > MOST_HEADER:
+            self._heard("session_cookie_oversize", request)
+            return replies.UNAVAILABLE  # a browser gives its key up after any other answer
         if refused is not None or binder.registers(request):
             return refused
         name = binder.named(request)
@@ -521,13 +547,53 @@ class SessionManager:
     def challenge(self, visit: Visit, *, reauthenticate: bool, within: float | None) -> Refusal:
         """Return the refusal that asks for a login."""
         return replies.challenge(
-            visit.request, self.realm, self.settings.login_url, reauthenticate=reauthenticate, within=within
+            visit.request,
+            self.realm,
+            self.settings.login_url,
+            reauthenticate=reauthenticate,
+            within=within,
+            ended=None if reauthenticate else visit.ended_because,
         )
 
     def _heard(self, kind: str, request: Request) -> None:
         """Count noise: what anybody can cause is never written as it comes (H4)."""
-        address = self._clients.address(request)
-        self.noise.count(kind, address, self.now(), method=request.method, path=request.path)
+        address, now = self._clients.address(request), self.now()
+        self.noise.count(kind, address, now, method=request.method, path=request.path)
+        if kind in GUESSES:
+            self._gate.guessed(request, address, now)
+
+    def _is_full(self, visit: Visit) -> bool:
+        """Tell whether a session may open no further websocket (M8); counted, since its owner alone can cause it."""
+        record, number = visit.record, self.sockets_of
+        if record is None or number is None or number(record.handle) < self._most_sockets:
+            return False
+        self._heard("session_sockets_refused", visit.request)
+        return True
+
+    def _admits(self, request: Request) -> bool:
+        return self._gate.admits(request, self._clients.address(request), self.now())
+
+    def _stopped(self, request: Request) -> Reply | None:
+        """Return the answer to a token that opens nothing, where its network sent too many of those.
+
+        A browser that proves its device's key would give up for good after a 429: it is told to come back.
+        """
+        if not self._gate.refuses:
+            return None
+        seconds = self._gate.wait(request, self._clients.address(request), self.now())
+        if seconds is None:
+            return None
+        return replies.UNAVAILABLE if request.path in self.device_paths else replies.too_many(seconds)
+
+
+def manager_of(manager: SessionManager | None, settings: Keywords) -> SessionManager:
+    """Return the manager that an application gave, or one of the settings that it gave; ConfigError for both."""
+    if manager is None:
+        return SessionManager(**settings)
+    if settings:
+        message = f"give the manager or settings, not both (found {', '.join(sorted(settings))})"
+        raise ConfigError(message)
+    return manager
 
 
 def _converter_of(settings: Settings, realm: str, secrecy: Secrecy, entropy: Entropy) -> Converter | None:

@@ -18,8 +18,8 @@ Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 Because: TypeAlias = Literal[
     "logout", "idle", "absolute", "limit", "operator", "owner", "theft", "superseded", "replaced",
-    "factor_change", "account_disabled", "epoch", "policy", "sso_logout", "caep", "key_rotation", "moved", "unbound",
-    "context",
+    "factor_change", "role_change", "account_disabled", "epoch", "policy", "sso_logout", "caep", "key_rotation",
+    "moved", "unbound", "context",
 ]  # fmt: skip
 MOVED: Final = "moved"
 """Why a session ended in a store from which it was moved to another: it lives on there."""
@@ -100,6 +100,7 @@ class Held(msgspec.Struct, frozen=True, gc=False, array_like=True):
     level: int
     persistent: bool
     client: Client | None = None
+    tenant: str | None = None
 
     def __repr__(self) -> str:
         """Show what a log may show: no secret, no value."""
@@ -164,6 +165,9 @@ class Record(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     successor: Handle | None = None
     version: int = 1
     by: bytes = b""
+    tenant: str | None = None  # of its subject, where an application has several: they can be ended as one
+    seen_from: Client | None = None  # who was handed its secret last; None: who logged in (client)
+    suspected_at: Instant | None = None  # an old token of it was presented: its holder is asked for proof again
 
     @property
     def deadline(self) -> Instant:

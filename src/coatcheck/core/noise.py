@@ -8,14 +8,17 @@ audit trail away. Totals are exact; a network's figure is what it caused at leas
 from __future__ import annotations
 
 from ipaddress import IPv6Address, ip_address
-from typing import Any
+from typing import Any, TypeVar
 
 from .model import Event, Instant
 
 MOST_NETWORKS = 4096
 EVERY = 60.0
+UNKNOWN = "unknown"
 _SHOWN = 5
 _MOST_SAMPLE = 200
+
+K = TypeVar("K")
 
 
 class Noise:
@@ -45,7 +48,7 @@ class Noise:
         counts = self._counts
         key = (kind, network_of(address))
         if key not in counts and len(counts) >= MOST_NETWORKS:
-            counts = self._counts = _thinned(counts)
+            counts = self._counts = thinned(counts)
         counts[key] = counts.get(key, 0) + 1
 
     def due(self, now: Instant) -> bool:
@@ -69,7 +72,7 @@ class Noise:
         return tuple(events)
 
 
-def _thinned(counts: dict[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+def thinned(counts: dict[K, int]) -> dict[K, int]:
     """Return the louder half of a full table: one sort per 2,048 newcomers, so each of them costs next to nothing."""
     rows = list(counts.items())
     median = sorted(number for _, number in rows)[len(rows) // 2]
@@ -79,11 +82,11 @@ def _thinned(counts: dict[tuple[str, str], int]) -> dict[tuple[str, str], int]:
 def network_of(address: str | None) -> str:
     """Return the /24 (IPv4) or /48 (IPv6) of an address: coarse enough to count, and to keep."""
     if not address:
-        return "unknown"
+        return UNKNOWN
     try:
         ip = ip_address(address)
     except ValueError:
-        return "unknown"
+        return UNKNOWN
     if ip.version == 6:
         if ip.ipv4_mapped is None:
             return f"{IPv6Address(int(ip) >> 80 << 80)}/48"

@@ -251,10 +251,11 @@ def _check_party(issuer: str, audience: str, algorithms: Sequence[str]) -> None:
 
 _NO_STORE: Final = (b"cache-control", b"no-store")
 _JSON: Final = (b"content-type", b"application/json")
-LOGGED_OUT: Final = Reply(200, (_NO_STORE,))
-ACCEPTED: Final = Reply(202, (_NO_STORE,))
-TOO_LARGE: Final = Reply(413, (_NO_STORE,))
-_ONLY_POST: Final = Reply(405, (_NO_STORE, (b"allow", b"POST")))
+_TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")  # of nothing: PEP 3333's validator asks for a type
+LOGGED_OUT: Final = Reply(200, (_TEXT, _NO_STORE))
+ACCEPTED: Final = Reply(202, (_TEXT, _NO_STORE))
+TOO_LARGE: Final = Reply(413, (_TEXT, _NO_STORE))
+_ONLY_POST: Final = Reply(405, (_TEXT, _NO_STORE, (b"allow", b"POST")))
 
 
 def not_even(request: Request, body: bytes) -> Reply | None:
@@ -314,7 +315,7 @@ def refused_event(error: Refused) -> Reply:
 
 def failed_event() -> Reply:
     """Return the 503 after which a transmitter tries again (RFC 8935 section 4)."""
-    return Reply(503, (_NO_STORE, (b"retry-after", b"10")))
+    return Reply(503, (_TEXT, _NO_STORE, (b"retry-after", b"10")))
 
 
 def _content_type(request: Request) -> bytes:

@@ -38,6 +38,7 @@ def made(
         level=int(Level.ANONYMOUS) if login is None else login.level,
         persistent=remember,
         client=client,
+        tenant=None if login is None else login.tenant,
     )
 
 
@@ -107,6 +108,7 @@ def held(realm: str, ticket: Ticket, brought: Held, seen_at: Instant) -> Record:
         level=brought.level,
         persistent=brought.persistent,
         client=brought.client,
+        tenant=brought.tenant,
     )
 
 

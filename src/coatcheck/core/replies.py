@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final, get_args
 from urllib.parse import quote
 
 import msgspec
 
 from .errors import Refusal
-from .model import Reply, Request
+from .model import Because, Reply, Request
 from .stepup import target_of
 
 _NO_STORE = (b"cache-control", b"no-store")
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 _JSON = (b"content-type", b"application/json")
 _VARY_CSRF = (b"vary", b"Sec-Fetch-Site, Origin")
+
+REASONS: Final = frozenset(get_args(Because))
+"""Why a session may have ended, as a login page can be told; an application's policy has words of its own."""
 
 UNAVAILABLE = Reply(
     503,
@@ -23,6 +27,19 @@ UNAVAILABLE = Reply(
 """Promise 8: when the store is away we refuse; we never hand out a fresh session over the user's cookie."""
 
 TOO_LARGE = Reply(431, (_TEXT, _NO_STORE), b"The Cookie header is too large.\n")
+
+
+def too_many(seconds: int) -> Reply:
+    """Return the 429 for a cookie of ours that opens nothing, out of a network that sent many of those (RFC 6585)."""
+    body = b"Too many cookies that open no session came from your network; please try again later.\n"
+    return Reply(429, (_TEXT, _NO_STORE, (b"retry-after", b"%d" % seconds)), body)
+
+
+TOO_MANY_SOCKETS = Reply(
+    429,
+    (_TEXT, _NO_STORE, (b"retry-after", b"5")),
+    b"This session has too many open connections; close one of them and try again.\n",
+)
 
 
 def misconfigured(sentence: str) -> Reply:
@@ -47,20 +64,32 @@ def conflict(error: str, sentence: str) -> Reply:
 
 
 def challenge(
-    request: Request, realm: str, login_url: str | None, *, reauthenticate: bool, within: float | None
+    request: Request,
+    realm: str,
+    login_url: str | None,
+    *,
+    reauthenticate: bool,
+    within: float | None,
+    ended: str | None = None,
 ) -> Refusal:
     """Return the refusal that asks for a login: 303 to the login page for a browser, 401 with a challenge otherwise.
 
     RFC 9110 section 15.5.2 wants a challenge with every 401; 303 turns whatever was sent into a GET (15.4.4).
+    `ended`: why the session that was presented is over. The page that asks for a login is told, by a word of REASONS.
     """
+    why = ended if ended is None or ended in REASONS else "policy"
     error = "reauth_required" if reauthenticate else "login_required"
     vary = (b"vary", b"Cookie, Accept")
     if login_url is not None and _wants_html(request):
         location = login_url + _next_of(request, "&" if "?" in login_url else "?")
+        if why is not None:
+            location += f"{'&' if '?' in location else '?'}why={why}"
         return Refusal(Reply(303, (_TEXT, _NO_STORE, vary, (b"location", location.encode("ascii", "ignore")))), error)
     body: dict[str, object] = {"error": error}
     if within is not None:
         body["max_age"] = within
+    if why is not None:
+        body["why"] = why
     header = f'Session realm="{realm}", error="{error}"'.encode()
     return Refusal(
         Reply(401, (_JSON, _NO_STORE, vary, (b"www-authenticate", header)), msgspec.json.encode(body)), error

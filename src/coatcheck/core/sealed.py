@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from . import codec
 from .cookies import MOST_COOKIE, CookieSpec, CookieWriter
@@ -286,6 +286,8 @@ def _plain(ticket: Ticket, record: Record, *, keep_client: bool) -> _Hidden:
         record.level,
         record.persistent,
         record.client if keep_client else None,
+        record.tenant,
     )
-    raw = _encode(held)
+    # the one that has no tenant is spelled as it was before there were any
+    raw = _encode(held if held.tenant is not None else astuple(held)[:-1])
     return _Hidden(bytes(-(len(raw) + _OVERHEAD) % 3) + raw)

@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, Literal, NoReturn, Protocol, TypeAlias, 
 
 import msgspec
 
-from . import markup, replies, stepup, typed
+from . import epochs, markup, replies, stepup, typed
 from .codec import SCALARS
 from .errors import ConfigError, DataError, Refusal, SettledError
 from .model import (
@@ -70,6 +70,7 @@ class Login(msgspec.Struct, frozen=True):
     level: int
     remember: bool
     ticket: Ticket
+    tenant: str | None = None
 
 
 class Lasting(msgspec.Struct, frozen=True):
@@ -271,6 +272,20 @@ class Session(MutableMapping[str, Any]):
         return None if visit.logout or visit.record is None else visit.record.authenticated_at
 
     @property
+    def tenant(self) -> str | None:
+        """Of which tenant the subject is, as `login` was told; None: of none."""
+        visit = self._looked()
+        if visit.login is not None:
+            return visit.login.tenant
+        return None if visit.logout or visit.record is None else visit.record.tenant
+
+    @property
+    def suspected_at(self) -> Instant | None:
+        """When an old token of this session was presented (`on_theft="note"`); a login answers the question."""
+        visit = self._looked()
+        return None if visit.logout or visit.login is not None or visit.record is None else visit.record.suspected_at
+
+    @property
     def idle_ends_at(self) -> Instant | None:
         """When the session ends if nobody comes, as stored when this request came; None: never, or no session."""
         record = self._looked().record
@@ -325,12 +340,14 @@ class Session(MutableMapping[str, Any]):
         level: int = Level.AAL1,
         remember: bool | None = None,
         carry: Carry | None = None,
+        tenant: str | None = None,
     ) -> None:
         """Log a subject in whose proof you have just checked: a new handle and secret, and the old session ends.
 
         The same subject again is a re-authentication or step-up (data stays); another one starts empty; out of an
         anonymous session only the keys that `carry` (or the manager's `carry`) names move.
         `remember`: the longer clocks, and a cookie that outlives the browser; None: as it was, for the same subject.
+        `tenant`: whose sessions `Registry.revoke_tenant` ends; None: as it was, too. With another one, data goes.
         Raises SettledError when the response has started, Refusal when the request cannot show that it came from us.
         """
         visit = self._before_start("login")
@@ -341,17 +358,22 @@ class Session(MutableMapping[str, Any]):
             message = "a websocket cannot log anybody in: it cannot hand out a cookie; log in by a request"
             raise SettledError(message)
         visit.counter.allow_login(visit)
-        before = self.subject
+        before, where = self.subject, self.tenant
+        if tenant is None:
+            tenant = where if before == subject else None
+        elif not epochs.is_tenant(tenant):
+            message = f"a tenant is 1 to {epochs.MOST_TENANT} printable characters (found {tenant!r:.60})"
+            raise DataError(message, key="tenant", found=type(tenant).__qualname__)
         if before is None:
             visit.data = visit.counter.carried(visit.data, carry)
-        elif before != subject:
+        elif before != subject or tenant != where:
             visit.data = {}
         if remember is None:
             remember = before == subject and visit.record is not None and visit.record.persistent
         visit.asked = visit.wrote = True
         visit.typed = None
         visit.renew = None
-        visit.login = Login(subject, tuple(methods), int(level), remember, visit.counter.mint(subject))
+        visit.login = Login(subject, tuple(methods), int(level), remember, visit.counter.mint(subject), tenant)
 
     def stepped_up(self, *methods: str, level: int | None = None) -> None:
         """Raise this session by a further factor whose proof you have just checked: `stepped_up("otp")`.
@@ -418,6 +440,45 @@ class Session(MutableMapping[str, Any]):
         visit.counter.need_store("end_others()")
         visit.asked = True
         visit.end_others = because
+
+    def password_changed(self) -> None:
+        """Say that the subject's password, or another factor, was changed by whoever is here, who proved the old one.
+
+        One commit gives this browser a new handle and secret, with no grace for those of before, and ends the subject's
+        other sessions, also a login with the old password that is under way. Where somebody else changed it:
+        `Registry.revoke_all(subject, because="factor_change")`.
+        """
+        subject, visit = self._whose("password_changed"), self.visit
+        self.end_others("factor_change")
+        if visit.login is None and visit.record is not None:
+            old = visit.record
+            visit.wrote, visit.renew = True, None
+            visit.login = Login(
+                subject, old.methods, self.level, old.persistent, visit.counter.mint(subject), tenant=old.tenant
+            )
+
+    def roles_changed(self) -> None:
+        """Say that the subject may do other things from now on: in one commit, `renew` here, and the others end.
+
+        So nothing that was copied or cached under the old roles works under the new ones. Where somebody else changed
+        them: `Registry.revoke_all(subject, because="role_change")`.
+        """
+        self._whose("roles_changed")
+        self.renew()
+        self.end_others("role_change")
+
+    def _whose(self, act: str) -> str:
+        visit, subject = self._before_start(act), self.subject
+        if subject is None:
+            message = (
+                f"session.{act}() is about who is logged in, and nobody is; call session.login() before it, "
+                "or end the sessions of a subject by Registry.revoke_all()"
+            )
+            raise ConfigError(message)
+        if visit.request.kind == "websocket":
+            message = f"a websocket cannot call {act}(): it cannot hand out a cookie; do it by a request"
+            raise SettledError(message)
+        return subject
 
     def require_login(
         self,

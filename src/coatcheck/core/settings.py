@@ -14,6 +14,7 @@ from .csrf import check_origin
 from .dbsc import DeviceBinding, Mode
 from .detectors import Detector, problems
 from .errors import ConfigError, DataError
+from .floods import Floods
 from .legacy import Source
 from .model import Event, Limit
 from .policies import Policy, SessionLimit, Timeouts, timeouts
@@ -51,6 +52,7 @@ class Keywords(TypedDict, total=False):
     fresh: Sequence[str]
     passive: Collection[str]
     on_theft: Literal["end", "note"]
+    clear_site_data: Collection[str]
     store_down: Literal["refuse", "anonymous"]
     generation: str | None
     login_url: str | None
@@ -59,6 +61,7 @@ class Keywords(TypedDict, total=False):
     binding: DeviceBinding | Mode
     on_event: Sequence[Callable[[Event], Any]]
     detectors: Sequence[Detector]
+    floods: Floods
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +82,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     - same_site, domain, path, partitioned: the cookie's attributes. cookie_reason: why they are weaker.
     - exclude: path prefixes without sessions. fresh: path prefixes whose sessions never come from a near copy.
       passive: exact paths whose requests are no activity.
-    - on_theft: what a replayed old token does. store_down: what happens to requests while the store is away.
+    - on_theft: what a replayed old token does: it ends the session, or its holder is asked for proof again ("note").
+    - clear_site_data: what a logout has the browser forget besides our cookie: "cache", "storage", ... "cookies" takes
+      those of the whole registrable domain along, other applications' too (W3C Clear Site Data section 3.1).
+    - store_down: what happens to requests while the store is away.
     - generation: the store's, as `coatcheck restored` prints it: with any other (emptied, restored, another store), all
       tokens are refused.
     - login_url: where browsers are sent to log in.
@@ -89,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     - on_event: who is told of each event that was committed: functions or coroutines of one event, after it, not on
       the request's time.
     - detectors: what looks for differences between a request and its session's login; what follows is for `policies`.
+    - floods: what one network may do in a while; see `Floods` (docs/floods.md).
     - legacy: where sessions of other libraries are, which become ours when their browsers come (docs/coming-from.md).
     """
 
@@ -117,6 +124,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     fresh: Sequence[str] = ()
     passive: Collection[str] = ()
     on_theft: Literal["end", "note"] = "end"
+    clear_site_data: Collection[str] = ()
     store_down: Literal["refuse", "anonymous"] = "refuse"
     generation: str | None = None
     login_url: str | None = None
@@ -125,6 +133,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     binding: DeviceBinding | Mode = "off"
     on_event: Sequence[Callable[[Event], Any]] = ()
     detectors: Sequence[Detector] = ()
+    floods: Floods = Floods()
 
     @property
     def device_binding(self) -> DeviceBinding | None:
@@ -192,9 +201,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for path in (*self.csrf_exempt, *self.exclude, *self.fresh, *self.passive):
             if not path.startswith("/"):
                 yield f"paths start with / (found {path!r})"
-        yield from problems(self.detectors)
-        if not isinstance(self.on_event, Sequence) or not all(map(callable, self.on_event)):
-            yield f"on_event is a list of functions, each called with an event (found {self.on_event!r:.80})"
+        yield from self._ill_told()
         if self.data is not None:
             yield from _untyped(self.data)
         if self.sealed is not None:
@@ -202,6 +209,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         yield from self._ill_converted()
         if self.binding != "off":
             yield from self._ill_bound()
+
+    def _ill_told(self) -> Iterable[str]:
+        yield from problems(self.detectors)
+        yield from self.floods.problems()
+        if not isinstance(self.on_event, Sequence) or not all(map(callable, self.on_event)):
+            yield f"on_event is a list of functions, each called with an event (found {self.on_event!r:.80})"
+        for kind in self.clear_site_data:
+            if kind not in SITE_DATA:
+                yield f"clear_site_data holds any of {', '.join(SITE_DATA)} (found {kind!r:.40})"
 
     def _ill_bound(self) -> Iterable[str]:
         if isinstance(self.binding, str) and self.binding not in ("opportunistic", "required"):
@@ -240,7 +256,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 yield f"two cookies are named {name!r}, and nobody could tell them apart; rename ours with name=..."
 
 
-_LISTS = ("origins", "trusted_origins", "csrf_exempt", "exclude", "fresh", "passive", "carry", "trusted_proxies")
+SITE_DATA = ("cache", "cookies", "storage", "executionContexts", "clientHints")
+"""What W3C Clear Site Data knows; its "*" is left out, since nobody can say what that will take along one day."""
+_LISTS = (
+    "origins", "trusted_origins", "csrf_exempt", "exclude", "fresh", "passive", "carry", "trusted_proxies",
+    "clear_site_data",
+)  # fmt: skip
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "csrf": ("refuse", "report", "off"),
     "missing_headers": ("allow", "deny"),

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _SKIP_RENEWAL = frozenset({204, 206, 304})
 _THEFT = (TokenClass.STRAGGLER, TokenClass.LATE, TokenClass.STALE)
 _CURRENT = TokenClass.CURRENT
+_CHANGED = ("factor_change", "role_change")
 _NOTHING = Outcome()
 _COOKIE = ("Cookie",)
 _TOO_LATE = "written after the response started, when no cookie could be sent any more"
@@ -70,6 +71,7 @@ class Settler:
         "_settings",
         "_touch_every",
         "_untouched",
+        "admits",
         "binder",
         "secrecy",
     )
@@ -100,6 +102,7 @@ class Settler:
         self.secrecy = Secrecy(self._realm_bytes, entropy, on=settings.secrecy)
         self._client = client
         self.binder: Binder | None = None  # the manager has it, if sessions are bound to devices
+        self.admits: Callable[[Request], bool] | None = None  # who asks, where anonymous sessions have a limit
         self._passive = frozenset(settings.passive)
         self._touch_every = clocks.touch_every
         self._quiet = self._touch_every * 0.75  # no session's share of the jitter is larger (see `_settle_read`)
@@ -132,7 +135,7 @@ class Settler:
         elif visit.logout:
             outcome = self._settle_logout(visit, failed)
         elif failed:
-            outcome = self._settle_read(visit) if record is None else self._settle_failed(visit, record)
+            outcome = self._settle_failed(visit, record)
         elif visit.login is not None:
             outcome = self._settle_login(visit, ())
         elif visit.renew is not None:
@@ -197,12 +200,22 @@ class Settler:
             return self._settle_login(visit, changes)
         if visit.request.kind == "websocket":
             cookies: tuple[bytes, ...] = ()
-        elif not failed and (visit.data or visit.wanted):
+        elif not failed and (visit.data or visit.wanted) and self._may_begin(visit):
             made, cookies = self._anonymous(visit, now)
             changes.append(made)
         else:
             cookies = () if visit.bare else self._cleared(visit)
-        return Outcome(changes=tuple(changes), durable=True, required=True, cookies=cookies)
+        headers = self._site_data(visit) if cookies else ()
+        return Outcome(changes=tuple(changes), durable=True, required=True, cookies=cookies, headers=headers)
+
+    def _site_data(self, visit: Visit) -> tuple[tuple[bytes, bytes], ...]:
+        """Return what has a browser forget more than our cookie; nothing, where the handler says what."""
+        named = self._settings.clear_site_data
+        if not named or any(name.lower() == b"clear-site-data" for name, _ in visit.headers):
+            return ()
+        # a new anonymous session, with the flash that says goodbye, is not to be taken along
+        kinds = [kind for kind in named if kind != "cookies" or not visit.data]
+        return ((b"clear-site-data", ", ".join(f'"{kind}"' for kind in kinds).encode("ascii")),) if kinds else ()
 
     def _settle_login(self, visit: Visit, before: list[Change] | tuple[()]) -> Outcome:
         login = visit.login
@@ -257,14 +270,15 @@ class Settler:
         now = self._now()
         if visit.standing == TokenClass.FORMER_GRACE:
             again = replace(replies.UNAVAILABLE, body=b"Your session was just renewed; please try again.\n")
-            return Outcome(reply=again)
+            return replace(self._settle_failed(visit, old), reply=again)  # who is to be ended, ends now
         data = self.kept(visit, ticket, self._encoded(visit))
-        record = replace(records.succeeded(self._realm, old, ticket, now), data=data)
+        client = self._client(visit.request)
+        record = replace(records.succeeded(self._realm, old, ticket, now), data=data, seen_from=client)
         if visit.lasting is not None:
             record = records.lasting(record, visit.lasting, self._clocks)
         cookies = self._handed(visit, record, ticket, now)
         record = self._kept(record)
-        event = facts.about("session_renewed", record, now, self._client(visit.request), instead_of=old.handle)
+        event = facts.about("session_renewed", record, now, client, instead_of=old.handle)
         changes: list[Change] = [Replace(record=record, old=old.handle, was=old.version, events=(event,))]
         if visit.end_others and record.subject is not None:
             changes.append(self._others(record, visit.end_others))
@@ -282,12 +296,22 @@ class Settler:
                     "counts (log in, or call logout() to take it away), or another site caused the request"
                 )
             return _NOTHING
+        if not self._may_begin(visit):
+            return _NOTHING
         made, cookies = self._anonymous(visit, self._now())
         return Outcome(changes=(made,), required=True, cookies=cookies)
 
     def _may_hand_out(self, visit: Visit) -> bool:
         """Tell whether a new anonymous session may be handed out (H3): never over a cookie that may be there."""
         return visit.bare and visit.request.kind == "http" and may_hand_out(visit.request, self._settings.same_site)
+
+    def _may_begin(self, visit: Visit) -> bool:
+        """Tell whether one more anonymous session may be stored: one network alone must not fill the store (D33)."""
+        if self.admits is None or self.admits(visit.request):
+            return True
+        if visit.data:
+            visit.dropped = "written to a new session, of which this visitor's network began too many (floods)"
+        return False
 
     def _anonymous(self, visit: Visit, now: Instant) -> tuple[Insert, tuple[bytes, ...]]:
         ticket = visit.planned = visit.planned or tokens.mint(self._entropy)
@@ -358,13 +382,32 @@ class Settler:
             vary=_COOKIE if visit.consulted else (),
         )
 
-    def _settle_failed(self, visit: Visit, record: Record) -> Outcome:
-        """Settle a 5xx: activity counts, and a sealed cookie that is refused from now on must be replaced."""
-        outcome = self._settle_read(visit)
+    def _settle_failed(self, visit: Visit, record: Record | None) -> Outcome:
+        """Settle a 5xx: activity and ends count, and a sealed cookie that is refused from now on must be replaced."""
+        outcome = self._settle_ends(visit, record) if visit.end_others else self._settle_read(visit)
+        if record is None:
+            return outcome
         ticket = visit.ticket
         if self._sealer is None or not visit.reseal or ticket is None:
             return outcome
         return replace(outcome, cookies=self._resealed(visit, record, ticket, visit.base))
+
+    def _settle_ends(self, visit: Visit, record: Record | None) -> Outcome:
+        """End a subject's other sessions whatever the status; what a login asked for falls with it.
+
+        But a factor or a role that was changed is changed, although the page that should have said so failed.
+        """
+        login, because = visit.login, visit.end_others
+        if login is not None and because not in _CHANGED:
+            return self._settle_read(visit)
+        subject = login.subject if login is not None else None if record is None else record.subject
+        if subject is None:
+            return self._settle_read(visit)
+        if record is None or record.subject != subject:
+            others = EndOthers(realm=self._realm, subject=subject, because=because)
+            return Outcome(changes=(others,), durable=True, required=True)
+        outcome = self._updated(visit, record, visit.base if self._sealer is None else b"")
+        return replace(outcome, changes=(*outcome.changes, self._others(record, because)), durable=True)
 
     def _settle_reads_only(self, visit: Visit) -> Outcome:
         """Settle while the store is away: what was only read goes out, everything else must wait."""
@@ -411,12 +454,13 @@ class Settler:
         if ticket is None:
             raise AssertionError  # a believed record has its ticket
         changed = replace(record, data=self.kept(visit, ticket, data))
+        client = self._client(visit.request)
         renewed, following = records.renewed(self._realm_bytes, changed, ticket, self._entropy(32), now)
         seen_at = record.seen_at if visit.request.path in self._passive else max(record.seen_at, now)
-        renewed = replace(renewed, seen_at=seen_at, version=record.version + 1)
+        renewed = replace(renewed, seen_at=seen_at, seen_from=client, version=record.version + 1)
         if visit.due and visit.moved is not None:
             renewed = replace(renewed, client=visit.moved)
-        event = facts.about("session_renewed", record, now, self._client(visit.request))
+        event = facts.about("session_renewed", record, now, client)
         changes: list[Change] = [Update(record=renewed, was=record.version, events=(event,))]
         if visit.end_others and record.subject is not None:
             changes.append(self._others(record, visit.end_others))

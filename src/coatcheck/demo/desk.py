@@ -123,7 +123,8 @@ async def posted(request: Request, *, needs_session: bool = True) -> FormData:
     """
     form = await request.form(max_files=0, max_fields=16)
     session = session_of(request)
-    if session.check_csrf(text(form, "csrf")) or (session.is_new and not needs_session):
+    good = session.check_csrf(text(form, "csrf"))  # a void ticket's is good, too, which is for signing in
+    if (not needs_session) if session.is_new else good:
         return form
     raise StaleFormError
 

@@ -94,11 +94,9 @@ async def change_password(request: Request) -> Response:
     if password != text(form, "again"):
         errors = {"again": "The two are not the same; type the new password once more."}
         return page(request, "password.html", 422, errors=errors)
-    before = await record_of(request)
     try:
         await desk.accounts.change_password(name, password)
     except AccountError as error:
         return page(request, "password.html", 422, errors={error.field: str(error)})
-    session.login(name, methods=session.methods, level=session.level, remember=bool(before and before.persistent))
-    session.end_others("factor_change")
+    session.password_changed()
     return back_to("/sessions", session, "Your password is changed, and every other session is ended.")

@@ -186,7 +186,7 @@ class AsyncExchange:
                 await self._keys.look()
             ticket = manager.identify(request)
             if isinstance(ticket, Reply):
-                return ticket
+                return await self._refused(ticket)
             if isinstance(ticket, Ticket):
                 if abs(manager.now() - self._epochs_at) >= EPOCHS_EVERY:
                     await self._look_at_epochs()
@@ -203,7 +203,7 @@ class AsyncExchange:
         except StoreError as error:
             return self._away(request, error)
         if isinstance(session, Reply):
-            return session
+            return await self._refused(session)
         visit = session.visit
         if not visit.notes and not visit.urgent:
             return session
@@ -316,6 +316,13 @@ class AsyncExchange:
                 logger.warning("session data of %r was %s", visit.request.path, visit.dropped)
         if manager.noise.since is not None and manager.noise.due(manager.now()):
             await self.flush()
+
+    async def _refused(self, reply: Reply) -> Reply:
+        """Return an answer after which nobody calls `close`: what is told of a flood must not wait for that."""
+        manager = self.manager
+        if manager.noise.since is not None and manager.noise.due(manager.now()):
+            await self.flush()
+        return reply
 
     async def flush(self) -> None:
         """Write the summaries of the noise counted so far."""
@@ -449,8 +456,7 @@ class AsyncExchange:
         self._salted = True
         if self._telling is not None:
             self._telling.here()
-        scopes = epochs.scopes
-        self._floor = max(self._floor, scopes.get("*", 0.0), scopes.get("realm:" + self.manager.realm, 0.0))
+        self._floor = max(self._floor, self.manager.learn(epochs.scopes))
         self._epochs_at = now
 
     async def _look_back(self, now: Instant) -> None:

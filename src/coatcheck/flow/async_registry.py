@@ -12,11 +12,10 @@ from collections.abc import Callable
 from time import time
 from typing import Any
 
-from ..core import facts
-from ..core.errors import ConfigError, StoreError
+from ..core import epochs, facts
+from ..core.errors import ConfigError, DataError, StoreError
 from ..core.model import (
     Because,
-    Change,
     End,
     EndOthers,
     Event,
@@ -87,30 +86,43 @@ class AsyncRegistry:
         change = EndOthers(realm=self._one_realm(), subject=subject, keep=kept, because=because, events=(event,))
         await self._store.commit(os.urandom(16), (change,), durable=True)
 
+    async def revoke_tenant(self, tenant: str, *, because: Because = "operator", actor: str | None = None) -> None:
+        """End every session of a tenant (see `Session.login`), in one write, however many they are.
+
+        They are refused within a second in every process, and ended as they are met.
+        """
+        await self._raise(tenant, None, self._bulk(None, because, actor, tenant=tenant))
+
+    async def revoke_everyone(self, *, because: Because = "operator", actor: str | None = None) -> None:
+        """End every session of the realm (of all of them, without one), in one write, as `revoke_tenant` does."""
+        await self._raise(None, None, self._bulk(None, because, actor))
+
     async def revoke_before(
         self,
         moment: Instant,
         *,
         subject: str | None = None,
+        tenant: str | None = None,
         because: Because = "operator",
         actor: str | None = None,
     ) -> None:
-        """End what was authenticated before a moment (seconds since 1970, UTC): a subject's, or everybody's.
+        """End what was authenticated before a moment (seconds since 1970, UTC): of a subject, a tenant, or everybody.
 
-        Everybody's are refused within a second in every process, and ended as they are met. Raises ConfigError for a
-        moment in the future: logins would be refused until then.
+        A tenant's and everybody's are refused within a second in every process, and ended as they are met. Raises
+        ConfigError for a moment in the future: logins would be refused until then.
         """
         if moment > self._now() + SKEW_SAID:
             message = "revoke_before takes a moment of the past; one in the future would refuse every login until then"
             raise ConfigError(message)
-        event = self._bulk(subject, because, actor, before=moment)
-        change: Change
         if subject is None:
-            scope = "*" if self._realm is None else f"realm:{self._realm}"
-            change = RaiseEpoch(scope=scope, before=moment, events=(event,))
-        else:
-            realm = self._one_realm()
-            change = EndOthers(realm=realm, subject=subject, because=because, before=moment, events=(event,))
+            named = {} if tenant is None else {"tenant": tenant}
+            await self._raise(tenant, moment, self._bulk(None, because, actor, before=moment, **named))
+            return
+        if tenant is not None:
+            message = "revoke_before takes a subject or a tenant: a subject's sessions end whatever tenant they are of"
+            raise ConfigError(message)
+        realm, event = self._one_realm(), self._bulk(subject, because, actor, before=moment)
+        change = EndOthers(realm=realm, subject=subject, because=because, before=moment, events=(event,))
         await self._store.commit(os.urandom(16), (change,), durable=True)
 
     async def purge(self, limit: int = 1000) -> int:
@@ -151,6 +163,13 @@ class AsyncRegistry:
             cursor=cursor,
         )
         return await store.events(query)
+
+    async def _raise(self, tenant: str | None, moment: Instant | None, event: Event) -> None:
+        if tenant is not None and not epochs.is_tenant(tenant):
+            message = f"a tenant is 1 to {epochs.MOST_TENANT} printable characters (found {tenant!r:.60})"
+            raise DataError(message, key="tenant", found=type(tenant).__qualname__)
+        change = RaiseEpoch(scope=epochs.scope_of(self._realm, tenant), before=moment, events=(event,))
+        await self._store.commit(os.urandom(16), (change,), durable=True)
 
     def _foreign(self, record: Record, subject: str | None) -> bool:
         if self._realm is not None and record.realm != self._realm:

@@ -185,7 +185,7 @@ class Exchange:
                 self._keys.look()
             ticket = manager.identify(request)
             if isinstance(ticket, Reply):
-                return ticket
+                return self._refused(ticket)
             if isinstance(ticket, Ticket):
                 if abs(manager.now() - self._epochs_at) >= EPOCHS_EVERY:
                     self._look_at_epochs()
@@ -202,7 +202,7 @@ class Exchange:
         except StoreError as error:
             return self._away(request, error)
         if isinstance(session, Reply):
-            return session
+            return self._refused(session)
         visit = session.visit
         if not visit.notes and not visit.urgent:
             return session
@@ -312,6 +312,13 @@ class Exchange:
                 logger.warning("session data of %r was %s", visit.request.path, visit.dropped)
         if manager.noise.since is not None and manager.noise.due(manager.now()):
             self.flush()
+
+    def _refused(self, reply: Reply) -> Reply:
+        """Return an answer after which nobody calls `close`: what is told of a flood must not wait for that."""
+        manager = self.manager
+        if manager.noise.since is not None and manager.noise.due(manager.now()):
+            self.flush()
+        return reply
 
     def flush(self) -> None:
         """Write the summaries of the noise counted so far."""
@@ -445,8 +452,7 @@ class Exchange:
         self._salted = True
         if self._telling is not None:
             self._telling.here()
-        scopes = epochs.scopes
-        self._floor = max(self._floor, scopes.get("*", 0.0), scopes.get("realm:" + self.manager.realm, 0.0))
+        self._floor = max(self._floor, self.manager.learn(epochs.scopes))
         self._epochs_at = now
 
     def _look_back(self, now: Instant) -> None:

@@ -82,6 +82,9 @@ class _Details(msgspec.Struct, array_like=True, frozen=True, gc=False):
     persistent: bool
     client: Client | None
     binding: bytes | None
+    tenant: str | None = None
+    seen_from: Client | None = None
+    suspected_at: Instant | None = None
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -102,6 +105,9 @@ def details_of(record: Record) -> bytes:
             record.persistent,
             record.client,
             record.binding,
+            record.tenant,
+            record.seen_from,
+            record.suspected_at,
         )
     )
 
@@ -184,6 +190,9 @@ def record_of(row: Row) -> Record:
         successor=successor,
         version=version,
         by=by,
+        tenant=rest.tenant,
+        seen_from=rest.seen_from,
+        suspected_at=rest.suspected_at,
     )
 
 

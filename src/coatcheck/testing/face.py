@@ -176,6 +176,9 @@ def full(clock: Clock) -> Record:
         client=Client("192.0.2.1", "Mozilla/5.0"),
         binding=b"\x00key",
         by=b"mine",
+        tenant="Acme & Söhne",
+        seen_from=Client("2001:db8::7", None),
+        suspected_at=clock.now - 0.5,
     )
 
 

@@ -195,7 +195,8 @@ class Probe:
         token = form.get("csrf_token") or call.headers.get("x-csrf-token")
         if token:
             session.check_csrf(token)
-        session.login(form["user"], remember=_yes(form.get("remember")), level=int(form.get("level", Level.AAL1)))
+        remember, level = _yes(form.get("remember")), int(form.get("level", Level.AAL1))
+        session.login(form["user"], remember=remember, level=level, tenant=form.get("tenant"))
         if "cart" in form:
             session["cart"] = form["cart"]
         if call.headers.get("content-type", "").startswith(JSON):
@@ -262,9 +263,15 @@ class Probe:
     def password(self, call: Call) -> Steps:
         """Change a password: a factor changes, so this session is renewed and the others end."""
         yield from ()
-        session = call.session
-        session.login(session.require_login(within=600))
-        session.end_others("factor_change")
+        call.session.require_login(within=600)
+        call.session.password_changed()
+        return _json({"changed": True})
+
+    def roles(self, call: Call) -> Steps:
+        """Take another role: this session goes on under another name, the others end."""
+        yield from ()
+        call.session.require_login()
+        call.session.roles_changed()
         return _json({"changed": True})
 
     def pay(self, call: Call) -> Steps:
@@ -410,6 +417,16 @@ def _logout_then_login(session: Session) -> None:
     session.login("second")
 
 
+def _logout_then_flash(session: Session) -> None:
+    session.logout()
+    session["flashes"] = ["saved"]
+
+
+def _reset_password(session: Session) -> None:
+    session.login("alice")
+    session.password_changed()
+
+
 def _login_and_end_others(session: Session) -> None:
     session.login("alice")
     session.end_others()
@@ -425,6 +442,10 @@ ACTS: dict[str, Callable[[Session], Any]] = {
     "login-others": _login_and_end_others,
     "logout": lambda session: session.logout(),
     "logout-login": _logout_then_login,
+    "logout-flash": _logout_then_flash,
+    "reset": _reset_password,
+    "password-changed": lambda session: session.password_changed(),
+    "roles-changed": lambda session: session.roles_changed(),
     "renew": lambda session: session.renew(),
     "end-others": lambda session: session.end_others(),
     "lasting": lambda session: session.lasting(idle=60.0),
@@ -495,6 +516,7 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/echo"): Probe.echo,
     ("POST", "/account/email"): Probe.email,
     ("POST", "/account/password"): Probe.password,
+    ("POST", "/account/roles"): Probe.roles,
     ("POST", "/pay"): Probe.pay,
     ("GET", "/transfer"): Probe.transfer,
     ("POST", "/transfer"): Probe.transfer,

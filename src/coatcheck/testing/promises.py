@@ -365,7 +365,8 @@ class RecordPromises:
             clock.wind(1)
         assert [face.have(f"h{number}").ended_because for number in range(4)] == ["limit", None, None, None]
         (evicted,) = face.named("excess_sessions_exceeded")
-        assert (evicted.handle, evicted.subject, evicted.detail) == ("h0", "ann", {"because": "limit", "most": 3})
+        assert (evicted.handle, evicted.subject, evicted.detail["most"]) == ("h0", "ann", 3)
+        assert (evicted.detail["because"], evicted.detail["by"]) == ("limit", "h3")
 
     def test_a_limit_orders_by_authentication_not_by_sight_and_then_by_handle(self, face: Face, clock: Clock) -> None:
         face.done(Insert(record=make("b", clock)))

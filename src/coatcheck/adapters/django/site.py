@@ -15,6 +15,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
+import django  # type: ignore[import-untyped]
 import msgspec
 from django.conf import settings  # type: ignore[import-untyped]
 from django.core.signals import setting_changed  # type: ignore[import-untyped]
@@ -57,6 +58,12 @@ def site() -> Site:
             if not built:
                 built.append(_build())
     return built[0]
+
+
+def manager_of_project() -> SessionManager:
+    """Return what the settings say outside of a server, as a management command would begin."""
+    django.setup()
+    return site().manager
 
 
 def _forget(*, setting: str, **_more: Any) -> None:

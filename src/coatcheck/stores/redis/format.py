@@ -50,6 +50,9 @@ class _Rest(msgspec.Struct, array_like=True, frozen=True, gc=False):
     ended_at: Instant | None
     ended_because: str | None
     successor: Handle | None
+    tenant: str | None = None
+    seen_from: tuple[str | None, str | None] | None = None
+    suspected_at: Instant | None = None
 
 
 class _Kept(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -101,7 +104,7 @@ def pack(record: Record) -> bytes:
         len(turn),
         len(nonce),
     )
-    client = record.client
+    client, seen_from = record.client, record.seen_from
     rest = _Rest(
         record.realm,
         record.handle,
@@ -119,6 +122,9 @@ def pack(record: Record) -> bytes:
         record.ended_at,
         record.ended_because,
         record.successor,
+        record.tenant,
+        None if seen_from is None else (seen_from.address, seen_from.agent),
+        record.suspected_at,
     )
     return b"".join((header, by, turn, nonce, _encode(rest)))
 
@@ -164,6 +170,9 @@ def unpack(handle: Handle, value: bytes) -> Record:
         successor=rest.successor,
         version=version,
         by=value[HEADER:turn_at],
+        tenant=rest.tenant,
+        seen_from=None if rest.seen_from is None else Client(*rest.seen_from),
+        suspected_at=rest.suspected_at,
     )
 
 

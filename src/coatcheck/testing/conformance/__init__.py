@@ -6,7 +6,8 @@
     registry    which function tests which row, and the one way to run it
     rows_*      those functions, one file for a part of the check list
     stranger    an application of which only the address is known; outside_* test it
-    report      all findings together: sums, JSON, HTML, a table
+    report      all findings together: sums and JSON
+    shown       a report for people: an HTML page, a table
 
 Your own adapter is judged by `judge(Adapter("mine", drive, ...))`; docs/conformance.md says how.
 """

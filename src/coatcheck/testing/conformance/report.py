@@ -45,3 +45,17 @@ class Report(msgspec.Struct, frozen=True):
         """Return the report as JSON."""
         told = {"about": self.about, "sums": {str(name): n for name, n in self.sums.items()}, "rows": self.rows()}
         return msgspec.json.format(msgspec.json.encode(told), indent=2).decode()
+
+    def as_html(self) -> str:
+        """Return the report as one HTML page that loads nothing (needs Jinja)."""
+        from .shown import as_html
+
+        return as_html(self)
+
+    def show(self) -> None:
+        """Print the report as a table (needs Rich)."""
+        from rich.console import Console
+
+        from .shown import as_table
+
+        Console(highlight=False, markup=False, emoji=False).print(as_table(self))

@@ -135,12 +135,12 @@ def _granted(site: Site, browser: Browser) -> None:
 @row("ABU-04")
 def use_from_elsewhere_is_told_with_points(site: Site) -> None:
     """Another browser and network are told with score, reasons and what was done; a newer version is nothing."""
-    for steps, action, follows in (
-        ({"step_up": None}, "note", 200),
-        ({"step_up": 50}, "step_up", NOBODY),
-        ({"step_up": None, "end": 50}, "end", NOBODY),
+    for answer, action, follows in (
+        (OnSignals(step_up=None), "note", 200),
+        (OnSignals(step_up=50), "step_up", NOBODY),
+        (OnSignals(step_up=None, end=50), "end", NOBODY),
     ):
-        shop = site.with_settings(detectors=_detectors(), policies=[OnSignals(**steps)])
+        shop = site.with_settings(detectors=_detectors(), policies=[answer])
         owner = shop.browser()
         owner.agent = CHROME.format(140)
         owner.login()

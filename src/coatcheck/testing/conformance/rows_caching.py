@@ -12,7 +12,7 @@ from ..browser import Received
 from .registry import row
 from .rows_cookies import life
 from .site import Site
-from .verdicts import expect
+from .verdicts import Partly, expect, partly
 
 OUTDATED = ("expires", "pragma", "surrogate-control", "cdn-cache-control")
 """What would tell a cache otherwise, beside Cache-Control."""
@@ -78,7 +78,7 @@ def test_who_is_not_logged_in(site: Site) -> None:
 
 
 @row("CCH-05")
-def test_errors_say_nothing(site: Site) -> None:
+def test_errors_say_nothing(site: Site) -> Partly:
     """While the store is away the answer is a short 503 without token, name or trace; nobody's cookie is touched."""
     browser = site.logged_in()
     secrets = (browser.token or "").split(".")[1:]
@@ -92,10 +92,14 @@ def test_errors_say_nothing(site: Site) -> None:
         expect("what caches are told", answer.header("cache-control"), "no-store")
         expect("when to come back", answer.header("retry-after") is not None, wanted=True)
     expect("who is logged in afterwards", browser.get("/me").json()["user"], "alice")
+    return partly(
+        "While the store is away the answer is a short 503 without token, name or trace; it carries no request id to "
+        "find it again by: your proxy or framework adds one."
+    )
 
 
 @row("CCH-06")
-def test_fails_closed(site: Site) -> None:
+def test_fails_closed(site: Site) -> Partly:
     """While the store fails, times out or loses answers nobody counts as logged in; afterwards all is as before."""
     browser = site.logged_in()
     for error in (StoreError, Unknown):
@@ -114,6 +118,10 @@ def test_fails_closed(site: Site) -> None:
     site.trouble.lose_answers(1)
     expect("the answer to a login whose commit was lost on the way back", site.browser().login("carol").status, 200)
     expect("its sessions", len([one for one in site.records() if one.subject == "carol"]), 1)
+    return partly(
+        "While the store fails, or loses answers, nobody counts as logged in, and afterwards all is as before; there "
+        "is no circuit breaker: each request asks the store again, and a slow one is bounded by its driver."
+    )
 
 
 class _Faulty(Policy):
@@ -126,8 +134,8 @@ class _Faulty(Policy):
 
 
 @row("CCH-07")
-def test_faults_in_hooks(site: Site) -> None:
-    """A policy that raises refuses the request, a value that cannot be kept too; a listener hurts nobody."""
+def test_faults_in_hooks(site: Site) -> Partly:
+    """A policy that raises refuses the request, and so does a value that cannot be kept; nothing is changed."""
     faulty = site.with_settings(policies=[_Faulty()])
     browser = faulty.browser()
     browser.login()
@@ -141,3 +149,7 @@ def test_faults_in_hooks(site: Site) -> None:
     expect("the answer to a value that cannot be kept", (refused.status, refused.cookies), (500, []))
     expect("whether a record changed", site.records() == before, wanted=True)
     expect("who is logged in afterwards", kept.get("/me").json()["user"], "alice")
+    return partly(
+        "A policy that raises refuses the request, and so does a value that cannot be kept; the exception goes to your "
+        "framework, which logs it: there is no event of ours for it."
+    )

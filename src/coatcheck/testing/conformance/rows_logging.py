@@ -15,7 +15,7 @@ from .registry import open_row, row
 from .rows_cookies import life
 from .rows_csrf import everything_logged
 from .site import ELSEWHERE, Site
-from .verdicts import expect
+from .verdicts import Partly, expect, partly
 
 NASTY = "a\r\nsession_created handle=x \x1b[31mred\x1b[0m \u2028next \u202ereversed"
 """What somebody would like to see in a log."""
@@ -54,7 +54,7 @@ def _facts(events: Iterable[Event]) -> list[Event]:
 
 
 @row("LOG-01")
-def test_who_when_where_what(site: Site) -> None:
+def test_who_when_where_what(site: Site) -> Partly:
     """Each fact names time, event, level, session, user, address and agent; each summary its networks and last path."""
     told = whole_day(site)
     for event in _facts(told):
@@ -69,6 +69,10 @@ def test_who_when_where_what(site: Site) -> None:
         if event.noise:
             expect(f"what {event.name} counts by", event.detail["networks"], {"192.0.2.0/24": event.detail["count"]})
             expect(f"the query in {event.name}", "?" in event.detail["last"]["path"], wanted=False)
+    return partly(
+        "Each fact names time, event, level, session, user, address and agent; method and path stand in summaries "
+        "only, and neither a request id nor the machine is named: your log formatter adds them."
+    )
 
 
 @row("LOG-02")
@@ -97,7 +101,7 @@ def test_common_forms(site: Site) -> None:
 
 
 @row("LOG-04")
-def test_no_secret_is_told(site: Site) -> None:
+def test_no_secret_is_told(site: Site) -> Partly:
     """No token, cookie header, form token or proof is logged, at any level, in tracebacks, events or repr."""
     bound = site.with_settings(binding="opportunistic")
     with everything_logged() as lines:
@@ -125,6 +129,10 @@ def test_no_secret_is_told(site: Site) -> None:
     )
     expect("secrets that were told", [one for one in secrets if one and one in shown], [])
     expect("whether anything was logged at all", bool(lines), wanted=True)
+    return partly(
+        "No token, cookie header, form token or proof is logged, at any level, in tracebacks, events or repr; "
+        "what a database logs of its statements was not looked at."
+    )
 
 
 def _reprs(site: Site) -> list[Any]:
@@ -181,7 +189,7 @@ def test_attempts_are_told(site: Site) -> None:
 
 
 @row("LOG-08")
-def test_failures_are_told(site: Site) -> None:
+def test_failures_are_told(site: Site) -> Partly:
     """Every failure of the store that a request meets is logged as an error, without a secret."""
     browser = site.logged_in()
     for verb, target in (("load", "/me"), ("commit", "/data?write=k")):
@@ -193,6 +201,10 @@ def test_failures_are_told(site: Site) -> None:
         expect(f"error lines while {verb} fails", len(ours) >= 1, wanted=True)
         secrets = (browser.token or "").split(".")[2:]
         expect("secrets in them", [one for one in secrets if any(one in line for line in ours)], [])
+    return partly(
+        "Every failure of the store that a request meets is logged as an error; it is a log line, no event, and "
+        "failures of TLS are your server's to log."
+    )
 
 
 @row("LOG-09")

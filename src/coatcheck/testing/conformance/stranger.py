@@ -225,6 +225,14 @@ class Stranger:
         """Several logins of the same user, each in a browser of its own."""
         return [self.logged_in() for _ in range(self.way.samples)]
 
+    def living(self) -> Visitor:
+        """Return a visitor whose session is alive now: a limit of sessions may have ended the first ones.
+
+        A dead one would pass every row that asks that something opens nothing.
+        """
+        visitor = self.begun[-1]
+        return visitor if self.knows(visitor, self.without(visitor, "")) else self.logged_in()
+
     @cached_property
     def session_cookies(self) -> tuple[str, ...]:
         """The cookies without which nobody is logged in."""
