@@ -149,7 +149,7 @@ def use_from_elsewhere_is_told_with_points(site: Site) -> None:
         expect("what was told of it", shop.events("session_context_changed"), [])
         thief = owner.twin()
         thief.agent = FIREFOX
-        expect(f"a page from elsewhere, with {steps}", thief.get("/private", peer=ELSEWHERE).status, follows)
+        expect(f"a page from elsewhere, answered by {action!r}", thief.get("/private", peer=ELSEWHERE).status, follows)
         (event,) = shop.events("session_context_changed")
         told = (event.subject, event.detail["score"], event.detail["action"], len(event.detail["reasons"]))
         expect("what was told", told, ("alice", 60, action, 2))

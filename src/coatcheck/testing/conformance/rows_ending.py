@@ -14,19 +14,14 @@ from ...core.policies import Action, Policy, Verdict
 from ..browser import Browser
 from .devices import Device
 from .provider import LOGOUT, Outlet, event_token, logout_token
-from .registry import open_row, row
+from .registry import row
 from .rows_timeouts import ABSOLUTE, DAY, IDLE
 from .rows_tokens import LATE, NOBODY, RENEW, token_of
-from .site import ELSEWHERE, ORIGIN, Site
+from .site import ELSEWHERE, ORIGIN, Site, refused
 from .verdicts import Partly, expect, partly
 
 OPERATOR = "operator:olga"
 TOMBSTONE = 7 * DAY
-
-open_row(
-    "TRM-08",
-    "Clear-Site-Data at the logout is being built.",
-)
 
 
 def _why(browser: Browser) -> str | None:
@@ -169,6 +164,25 @@ def a_logout_is_nothing_another_site_can_cause(site: Site) -> None:
     expect("who is still there", browser.get("/me").json()["user"], "alice")
     expect("a logout of our own", browser.post("/logout").status, 303)
     expect("who is there then", browser.get("/me").status, NOBODY)
+
+
+@row("TRM-08")
+def a_logout_can_have_the_browser_forget(site: Site) -> None:
+    """Where it is set, a logout and nothing else says Clear-Site-Data, in quoted words that the standard knows."""
+    shop = site.with_settings(clear_site_data=["cache", "storage"])
+    browser = shop.browser()
+    answers = {"a login": browser.login(), "a page": browser.get("/me"), "a proof": browser.post("/reauth")}
+    for what, answer in answers.items():
+        expect(f"what {what} has the browser clear", answer.all("clear-site-data"), [])
+    answer = browser.post("/logout")
+    expect("what the logout has the browser clear", answer.header("clear-site-data"), '"cache", "storage"')
+    expect("what is left in the jar", browser.jar, {})
+    foreign = shop.logged_in().post("/logout", site="cross-site")
+    expect("what another site's logout clears", (foreign.status, foreign.all("clear-site-data")), (403, []))
+    whole = site.with_settings(clear_site_data=["cookies"]).logged_in().post("/logout")
+    expect("cookies, where they are named", whole.header("clear-site-data"), '"cookies"')
+    for wrong in ("*", "everything"):
+        assert "clear_site_data" in refused(clear_site_data=[wrong]), f"{wrong!r} is refused without saying where"
 
 
 @row("TRM-11")
