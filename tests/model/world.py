@@ -262,7 +262,11 @@ class World:
         visit = flight.visit
         self._copy(state)
         conflict = self.store.commit(self._entropy(16), visit.urgent, durable=visit.urgent_required)
-        assert conflict is None, "only a drop to remembered can conflict here"
+        if conflict is not None:  # the question is put over what is there now, by the request judged once more
+            assert visit.presented_as in EVIL, "only a drop to remembered, or a question, can conflict here"
+            again = flight._replace(phase=SENT, arrived=0.0, visit=None, skew=0.0)
+            yield f"{who}'s {flight.act} meets a newer record, and is judged again", _more(state, again)
+            return
         after = self._kept(state)
         self.checks.on_urgent(visit, after, self.rules)
         said = f"{who}'s {flight.act} stores {type(visit.urgent[0]).__name__} before its handler"
