@@ -9,7 +9,6 @@ from ...core.detectors import AgentChanged, NetworkChanged
 from ...core.errors import ConfigError
 from ...core.model import Level, Record
 from ...core.policies import Action, OnSignals, Policy, SessionLimit, Verdict
-from ...core.stepup import FOR
 from ..browser import Browser, Received
 from .registry import open_row, row
 from .rows_tokens import NOBODY, token_of
@@ -20,6 +19,9 @@ ELSEWHERE = "198.51.100.66"
 CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{}.0.0.0 Safari/537.36"
 FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0"
 MONEY = {"to": "bob", "amount": "10"}
+GRANTED = 300.0
+"""Seconds that a grant counts, and that what asked for it is kept (docs/step-up.md)."""
+
 SHOWN = {"handle", "current", "created_at", "seen_at", "methods", "level", "address", "agent"}
 
 open_row(
@@ -116,8 +118,11 @@ def a_grant_is_for_one_operation_once(site: Site) -> None:
     expect("the transfer that was granted", browser.post("/transfer", MONEY).status, 200)
     expect("the same again", browser.post("/transfer", MONEY).status, NOBODY)
     _granted(site, browser)
-    site.clock.wind(FOR + 1)
+    site.clock.wind(GRANTED + 1)
     expect("a grant that is old", browser.post("/transfer", MONEY).status, NOBODY)
+    site.clock.wind(GRANTED + 1)
+    expect("the proof", browser.post("/reauth").status, 200)
+    expect("a proof for what was asked long before", browser.post("/transfer", MONEY).status, NOBODY)
     expect("what was moved", site.control.probe.done, ["alice: 10 to bob"])
 
 
@@ -144,7 +149,7 @@ def use_from_elsewhere_is_told_with_points(site: Site) -> None:
         expect("what was told of it", shop.events("session_context_changed"), [])
         thief = owner.twin()
         thief.agent = FIREFOX
-        expect(f"a page from elsewhere, with {answer}", thief.get("/private", peer=ELSEWHERE).status, follows)
+        expect(f"a page from elsewhere, answered by {action!r}", thief.get("/private", peer=ELSEWHERE).status, follows)
         (event,) = shop.events("session_context_changed")
         told = (event.subject, event.detail["score"], event.detail["action"], len(event.detail["reasons"]))
         expect("what was told", told, ("alice", 60, action, 2))

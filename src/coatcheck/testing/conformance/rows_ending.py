@@ -14,19 +14,14 @@ from ...core.policies import Action, Policy, Verdict
 from ..browser import Browser
 from .devices import Device
 from .provider import LOGOUT, Outlet, event_token, logout_token
-from .registry import open_row, row
+from .registry import row
 from .rows_timeouts import ABSOLUTE, DAY, IDLE
 from .rows_tokens import LATE, NOBODY, RENEW, token_of
-from .site import ELSEWHERE, ORIGIN, Site
+from .site import ELSEWHERE, ORIGIN, Site, refused
 from .verdicts import Partly, expect, partly
 
 OPERATOR = "operator:olga"
 TOMBSTONE = 7 * DAY
-
-open_row(
-    "TRM-08",
-    "Clear-Site-Data at the logout is being built.",
-)
 
 
 def _why(browser: Browser) -> str | None:
@@ -171,6 +166,25 @@ def a_logout_is_nothing_another_site_can_cause(site: Site) -> None:
     expect("who is there then", browser.get("/me").status, NOBODY)
 
 
+@row("TRM-08")
+def a_logout_can_have_the_browser_forget(site: Site) -> None:
+    """Where it is set, a logout and nothing else says Clear-Site-Data, in quoted words that the standard knows."""
+    shop = site.with_settings(clear_site_data=["cache", "storage"])
+    browser = shop.browser()
+    answers = {"a login": browser.login(), "a page": browser.get("/me"), "a proof": browser.post("/reauth")}
+    for what, answer in answers.items():
+        expect(f"what {what} has the browser clear", answer.all("clear-site-data"), [])
+    answer = browser.post("/logout")
+    expect("what the logout has the browser clear", answer.header("clear-site-data"), '"cache", "storage"')
+    expect("what is left in the jar", browser.jar, {})
+    foreign = shop.logged_in().post("/logout", site="cross-site")
+    expect("what another site's logout clears", (foreign.status, foreign.all("clear-site-data")), (403, []))
+    whole = site.with_settings(clear_site_data=["cookies"]).logged_in().post("/logout")
+    expect("cookies, where they are named", whole.header("clear-site-data"), '"cookies"')
+    for wrong in ("*", "everything"):
+        assert "clear_site_data" in refused(clear_site_data=[wrong]), f"{wrong!r} is refused without saying where"
+
+
 @row("TRM-11")
 def nothing_under_way_revives_a_session(site: Site) -> None:
     """Requests that loaded it before its end and write, save, renew or prove after it: no record, no token, nothing."""
@@ -286,7 +300,18 @@ def _stolen(site: Site, browser: Browser) -> None:
     thief.get("/me")
 
 
-_SETTINGS: dict[str, dict[str, Any]] = {"limit": {"limit": 1}, "policy": {"policies": [_Ends()]}}
+def _everybodys(site: Site, browser: Browser) -> None:
+    site.clock.wind(2)
+    site.control.registry.revoke_before(site.clock())
+    site.clock.wind(2)
+    browser.get("/me")
+
+
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "limit": {"limit": 1},
+    "policy": {"policies": [_Ends()]},
+    "unbound": {"binding": "required"},
+}
 _SETTINGS["context"] = _SETTINGS["policy"]
 
 _ENDS: dict[str, Callable[[Site, Browser], Any]] = {
@@ -302,5 +327,7 @@ _ENDS: dict[str, Callable[[Site, Browser], Any]] = {
     "superseded": lambda _, browser: browser.login("bob"),
     "policy": _wound(0),
     "context": _wound(0),
+    "unbound": _wound(301),
+    "epoch": _everybodys,
 }
 """The ways to end a session, by the reason that each must leave."""
