@@ -20,7 +20,7 @@ from coatcheck.core import codec, records, tokens
 from coatcheck.core.model import Client, Insert, Request
 from coatcheck.core.sealed import Sealer
 from coatcheck.core.secrecy import Secrecy
-from coatcheck.core.session import Login
+from coatcheck.core.visit import Login
 from coatcheck.stores.near import near
 
 App = Callable[[Any, Any, Any], Awaitable[None]]

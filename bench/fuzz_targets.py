@@ -18,7 +18,7 @@ from coatcheck.core.errors import CoatcheckError, DataError
 from coatcheck.core.model import Request, Ticket
 from coatcheck.core.policies import Timeouts
 from coatcheck.core.sealed import Sealer
-from coatcheck.core.session import Login
+from coatcheck.core.visit import Login
 
 NAME, REALM, ORIGIN = b"__Host-coat", "__Host-coat", "https://shop.example"
 SECRET = struct.pack("!4Q", 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93)

@@ -48,7 +48,7 @@ FLOORS = (
     {"presets", "stepup"},
     {
         *("agents", "clients", "codec", "cookies", "epochs", "facts", "jose", "keyring", "ledger", "markup", "noise"),
-        *("paging", "proofs", "replies", "typed"),
+        *("paging", "proofs", "replies", "typed", "visit"),
     },
     {
         *("csrf", "dbsc", "detectors", "exports", "floods", "notices", "policies", "roots", "rotation"),

@@ -10,8 +10,9 @@ from .core.model import Event, Level, Record
 from .core.policies import Action, Policy, SessionLimit, Timeouts, Verdict, timeouts
 from .core.presets import preset
 from .core.sealed import Sealed
-from .core.session import ALL, Session, Typed
+from .core.session import Session, Typed
 from .core.stepup import AskAgain, GoTo
+from .core.visit import ALL
 from .flow.registry import Registry
 from .stores.memory import MemoryStore
 from .stores.urls import open_async_store, open_store

@@ -13,7 +13,8 @@ from coatcheck.core.errors import ConfigError, Refusal
 from coatcheck.core.manager import SessionManager
 from coatcheck.core.model import Client, Instant, Record, Request, Ticket
 from coatcheck.core.policies import Action, Policy, Verdict
-from coatcheck.core.session import Login, Session
+from coatcheck.core.session import Session
+from coatcheck.core.visit import Login
 from coatcheck.testing.clock import Clock
 
 RENEW, GRACE = 900.0, 60.0

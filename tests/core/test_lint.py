@@ -6,8 +6,8 @@ import pytest
 
 from coatcheck.core.lint import ROWS, findings, rows
 from coatcheck.core.policies import timeouts
-from coatcheck.core.session import ALL
 from coatcheck.core.settings import settings_of
+from coatcheck.core.visit import ALL
 
 SOUND: dict[str, Any] = {"origins": ["https://shop.example"], "limit": 5, "login_url": "/login"}
 WEAK: list[tuple[dict[str, Any], str, str]] = [

@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 from coatcheck.core.model import Level
-from coatcheck.core.session import ALL
 from coatcheck.core.stepup import KEY
+from coatcheck.core.visit import ALL
 from coatcheck.testing.clock import Clock
 
 from .conftest import Build

@@ -40,8 +40,9 @@ from coatcheck.core.model import (
     Update,
 )
 from coatcheck.core.policies import DAY, timeouts
-from coatcheck.core.session import Session, Visit
+from coatcheck.core.session import Session
 from coatcheck.core.tokens import TokenClass
+from coatcheck.core.visit import Visit
 from coatcheck.stores import memory
 
 GRACE, RENEW = 145.0, 600.0

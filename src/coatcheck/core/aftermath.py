@@ -11,10 +11,11 @@ from . import codec, facts, records, replies, tokens, typed
 from .errors import DataError, SettledError, StoreError
 from .model import Change, Conflict, End, Entropy, Insert, Instant, Level, Note, Outcome, Record, Replace, Update
 from .sealed import Sealer
-from .session import Session, Visit
+from .session import Session
 from .settings import Settings
 from .settler import Settler
 from .tokens import TokenClass
+from .visit import Visit
 
 V = TypeVar("V")
 

@@ -24,7 +24,7 @@ from . import csrf, dbsc, facts, proofs, tokens
 from .cookies import CookieSpec, CookieWriter
 from .dbsc import Bound, DeviceBinding
 from .model import Client, Entropy, Event, Handle, Instant, Outcome, Record, Reply, Request, Update
-from .session import Visit
+from .visit import Visit
 
 _JSON = (b"content-type", b"application/json")
 _HTML = (b"content-type", b"text/html; charset=utf-8")

@@ -19,9 +19,9 @@ from .errors import DataError, StoreError
 from .model import MOVED, End, Event, Held, Instant, Level, Record, Reply, Request, Signal, Ticket, Touch, Update
 from .sealed import Sealer
 from .secrecy import Secrecy
-from .session import Visit, carried
 from .settings import Settings
 from .tokens import TokenClass
+from .visit import Visit, carried
 
 if TYPE_CHECKING:
     from .binder import Binder

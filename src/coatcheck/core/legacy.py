@@ -22,7 +22,7 @@ import msgspec
 from .cookies import CookieSpec, CookieWriter, SameSite
 from .errors import ConfigError, DataError
 from .model import Instant
-from .session import MOST_SUBJECT
+from .visit import MOST_SUBJECT
 
 Subject: TypeAlias = str | Callable[[dict[str, Any]], str | int | None] | None
 """Whose an old session is: the key of its data that says so, or a function of the data; None: nobody's."""

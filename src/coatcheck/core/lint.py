@@ -19,8 +19,8 @@ import msgspec
 
 from .policies import Timeouts, exceeded
 from .presets import DAY, STANDARDS, Preset, preset
-from .session import All
 from .settings import Settings
+from .visit import All
 
 Severity: TypeAlias = Literal["error", "warning", "note"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("error", "warning", "note")

@@ -43,9 +43,10 @@ from .model import (
 from .noise import Noise
 from .screen import Screen
 from .sealed import Sealer, check_store
-from .session import Carry, Session, Visit, carried
+from .session import Session
 from .settings import Keywords, Settings, is_local, settings_of
 from .settler import Settler
+from .visit import Carry, Visit, carried
 
 if TYPE_CHECKING:
     from .binder import Binder

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from . import codec, tokens
 from .model import Client, Held, Instant, Level, Record, Ticket
 from .policies import Timeouts
-from .session import Lasting, Login
+from .visit import Lasting, Login
 
 
 def made(

@@ -19,7 +19,7 @@ from .legacy import Source
 from .model import Event, Limit
 from .policies import Policy, SessionLimit, Timeouts, timeouts
 from .sealed import Sealed, canonical
-from .session import RESERVED, All, Carry
+from .visit import RESERVED, All, Carry
 
 LOCAL = ("localhost", "127.0.0.1", "[::1]", "testserver", "testserver.local")
 

@@ -34,9 +34,9 @@ from .model import (
 from .policies import Timeouts
 from .sealed import Sealer
 from .secrecy import Secrecy
-from .session import Visit
 from .settings import Settings
 from .tokens import TokenClass
+from .visit import Visit
 
 if TYPE_CHECKING:
     from .binder import Binder

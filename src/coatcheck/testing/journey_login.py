@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ..core.session import ALL
+from ..core.visit import ALL
 from .needs import needs
 
 if TYPE_CHECKING:

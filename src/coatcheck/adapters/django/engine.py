@@ -27,7 +27,8 @@ from django.utils.module_loading import import_string  # type: ignore[import-unt
 from ...core import tokens
 from ...core.errors import ConfigError, StoreError
 from ...core.model import Headers, Reply, Request
-from ...core.session import Lasting, Session
+from ...core.session import Session
+from ...core.visit import Lasting
 from ...flow.sync import Exchange
 from .site import site
 

@@ -26,8 +26,8 @@ from ...core.errors import ConfigError
 from ...core.manager import SessionManager
 from ...core.policies import Timeouts
 from ...core.presets import DAY
-from ...core.session import ALL
 from ...core.settings import insecure_name, is_local
+from ...core.visit import ALL
 from ...flow.sync import Exchange, Store
 from ...stores.faces import store_of
 from .store import DjangoStore
