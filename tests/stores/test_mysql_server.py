@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from msgspec.structs import replace
 from pymysql.constants import CLIENT
+from pymysql.err import MySQLError, OperationalError
 
 from coatcheck.core.errors import ConfigError, NotApplied, StoreError, Unknown
 from coatcheck.core.model import Conflict, End, EndOthers, Event, Insert, Limit, Note, Query, Record, Touch, Update
@@ -1125,6 +1127,23 @@ def told(url: str) -> str:
     return found
 
 
+STANDING_IN = """
+import pymysql
+from coatcheck.stores.mysql import MySqlStore
+pymysql.install_as_MySQLdb()
+import MySQLdb.converters  # as Django does: its errors are made anew, beside those that the driver raises
+try:
+    MySqlStore("mysql://u:p@127.0.0.1:1/d").epochs()
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_errors_are_named_where_the_driver_stands_in_for_mysqlclient() -> None:
+    told = subprocess.run([sys.executable, "-c", STANDING_IN], capture_output=True, text=True, check=True, timeout=60)
+    assert told.stdout.startswith("NotApplied the database d of MySQL at 127.0.0.1:1 cannot be reached")
+
+
 def test_a_wrong_password_is_named(server: mysql.MySql, database: str) -> None:
     where = f"@{server.host}:{server.port}/{database}"
     assert "the user name or the password is wrong" in told(f"mysql://{server.user}:nonsense-9{where}")
@@ -1239,8 +1258,8 @@ def test_a_missing_driver_is_named(face: Any, room: str, driver: str, monkeypatc
     ],
 )
 def test_what_a_driver_says_becomes_an_error_of_the_contract(code: int, decides: bool, kind: type[StoreError]) -> None:
-    foreign = pymysql.err.OperationalError(code, "what was said.")
-    found = faults.named(foreign, "the database", decides=decides, driver=pymysql.err.MySQLError)
+    foreign = OperationalError(code, "what was said.")
+    found = faults.named(foreign, "the database", decides=decides, driver=MySQLError)
     assert type(found) in (kind, faults.Contended if kind is NotApplied else kind)
     assert str(found)[-1] != "."
 

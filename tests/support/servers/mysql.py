@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pymysql
+from pymysql.err import MySQLError
 
 from tests.support.packages import NoPackageError, Packages
 
@@ -158,7 +159,7 @@ def _named(url: str) -> MySql:
     server = MySql(user=user, password=password, host=parts.hostname or "127.0.0.1", port=parts.port or 3306)
     try:
         server.ask("select 1")
-    except pymysql.err.MySQLError as problem:
+    except MySQLError as problem:
         message = f"the server in COATCHECK_TEST_MYSQL does not answer ({problem})"
         raise NoServerError(message) from problem
     return server

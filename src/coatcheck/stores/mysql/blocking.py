@@ -20,6 +20,9 @@ import pymysql  # type: ignore[import-untyped]
 from pymysql.constants import CLIENT  # type: ignore[import-untyped]
 from pymysql.cursors import Cursor  # type: ignore[import-untyped]
 
+# by name: where PyMySQL stands in for mysqlclient (Django's way), the attribute pymysql.err becomes another module
+from pymysql.err import MySQLError  # type: ignore[import-untyped]
+
 from ...core.errors import NotApplied, StoreError
 from ..keeping import Keeper
 from ..rounds import Answer, Ask, Round, Steps, drive
@@ -57,7 +60,7 @@ class Link:
         cursor = db.cursor(Cursor)
         try:
             text = ";\n".join([cursor.mogrify(ask.text, words.storable(ask.values)) for ask in asked.asks])
-        except (pymysql.err.MySQLError, ValueError) as error:
+        except (MySQLError, ValueError) as error:
             message = f"{self.place}: a value cannot be stored ({error}); nothing was written; store another"
             raise StoreError(message) from error
         # The driver has no other way to say how long the next answer may take.
@@ -69,7 +72,7 @@ class Link:
                 cursor.nextset()
                 answers.append(_answer(cursor))
         except Exception as error:
-            self.sound = isinstance(error, pymysql.err.MySQLError) and not faults.lost(error)
+            self.sound = isinstance(error, MySQLError) and not faults.lost(error)
             raise _named(error, self.place, decides=asked.decides) from error
         return answers
 
@@ -87,7 +90,7 @@ class Link:
 def _named(error: Exception, place: str, *, decides: bool) -> StoreError:
     # The driver says "lost" when it means "late".
     late = isinstance(error.__context__, TimeoutError)
-    return faults.named(TimeoutError() if late else error, place, decides=decides, driver=pymysql.err.MySQLError)
+    return faults.named(TimeoutError() if late else error, place, decides=decides, driver=MySQLError)
 
 
 def _answer(cursor: Any) -> Answer:
