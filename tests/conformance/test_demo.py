@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +17,9 @@ from coatcheck.demo.accounts import Accounts
 from coatcheck.demo.app import make_app
 from coatcheck.demo.serving import listen
 from tests.demo.visiting import CHEAP, PASSWORD
+from tests.support.certificates import self_signed
 
 LOGIN = ["--login-path", "/login", "--field", "name=ann", "--field", "password=@PASSWORD", "--probe", "/sessions"]
-OPENSSL = shutil.which("openssl")
 
 
 @contextmanager
@@ -65,15 +63,12 @@ def test_the_demo_fails_for_plain_http_only(
     assert failing(rows).keys() == {"CKE-01"}, failing(rows)
 
 
-@pytest.mark.skipif(OPENSSL is None, reason="openssl makes the certificate")
 def test_the_demo_over_tls_lacks_nothing_but_what_its_proxy_adds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PASSWORD", PASSWORD)
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    made = [str(OPENSSL), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    made += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(cert)]
-    subprocess.run(made, check=True, capture_output=True)
+    self_signed(cert, key, "localhost")
     with demo(tmp_path, (cert, key)) as url:
         rows = judged(capsys, url, "--ca", str(cert))
         assert run(["conform", url]) == 3, "a certificate that nobody vouches for is not believed"

@@ -5,7 +5,6 @@ A server of each kind (uvicorn, wsgiref) tells the hosts apart, so that "another
 """
 
 import base64
-import datetime as dt
 import hashlib
 import json
 import socket
@@ -22,15 +21,12 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
 import uvicorn
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from coatcheck.stores.memory import MemoryStore
 from coatcheck.testing.clock import Clock
 from coatcheck.testing.serving import Served, asgi_probe, wsgi_probe
+from tests.support.certificates import self_signed
 from tests.support.chromium import ARGUMENTS
 
 from .house import COOKIE
@@ -113,26 +109,9 @@ class Town:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     folder = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, VICTIM)])
-    now = dt.datetime.now(dt.UTC)
-    hosts = [x509.DNSName(host) for host in (VICTIM, SIBLING, REPORTING, STRICT, EVIL)]
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
-        .sign(key, SHA256())
-    )
-    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    found = Certificate(folder / "c.pem", folder / "k.pem", base64.b64encode(hashlib.sha256(spki).digest()).decode())
-    found.cert.write_bytes(made.public_bytes(Encoding.PEM))
-    found.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return found
+    cert, key = folder / "c.pem", folder / "k.pem"
+    public = self_signed(cert, key, VICTIM, SIBLING, REPORTING, STRICT, EVIL)
+    return Certificate(cert, key, base64.b64encode(hashlib.sha256(public).digest()).decode())
 
 
 @pytest.fixture(scope="module", params=["asgi", "wsgi"])
