@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import django_htmx
 import jinja2
 import pytest
 import uvicorn
@@ -23,8 +24,6 @@ from starlette.templating import Jinja2Templates
 
 from coatcheck import MemoryStore
 from coatcheck.adapters.starlette import SessionMiddleware, session_of
-
-django_htmx = pytest.importorskip("django_htmx", reason="django-htmx, which brings htmx, is not installed")
 
 DOCS = Path(__file__).parents[2] / "docs" / "csrf.md"
 HTMX = Path(django_htmx.__file__).parent / "static" / "django_htmx"
