@@ -96,7 +96,7 @@ def _why(body: bytes) -> str:
     """Return the word of RFC 8935 section 2.4 in a refusal; what else stands there is not ours to log."""
     try:
         said = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         said = None
     code = said.get("err") if isinstance(said, dict) else None
     return code if isinstance(code, str) and code.isascii() and code.replace("_", "").isalnum() else "no reason given"
