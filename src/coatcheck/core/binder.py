@@ -313,9 +313,9 @@ class Binder:
             proofs.verify(proof, bound.alg, bound.public)
         except proofs.ProofError:
             self._heard("dbsc_signature_invalid", request)
-            if self._bad.count(name[:18], now) > MOST_BAD:
-                return Outcome(reply=self.unknown(request))
-            return self._asked(bound, name, now)
+            last = self._bad.count(name[:18], now) > MOST_BAD
+            refused = self.unknown(request) if last else self._stopped(request)
+            return self._asked(bound, name, now) if refused is None else Outcome(reply=refused)
         seen_at = now if bound.seen_at is None else bound.seen_at
         return self._handed(record, replace(bound, proved=made, seen_at=seen_at), name, now, ())
 
