@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from ...core.dbsc import QUOTA_SAFE, WELL_KNOWN, Bound, DeviceBinding, unpacked
 from ...core.floods import Floods
@@ -337,7 +338,7 @@ def test_skipped(site: Site) -> None:
 def test_well_known(site: Site) -> None:
     """The well-known address is JSON of what was named, a provider or relying sites, never both; else it is 404."""
     one, two = "https://one.example", "https://two.example"
-    provider = {"relying_origins": [one, two], "registering_origins": [f"https://app.{ORIGIN[8:]}"]}
+    provider: dict[str, Any] = {"relying_origins": [one, two], "registering_origins": [f"https://app.{ORIGIN[8:]}"]}
     for named in (provider, {"provider_origin": one}):
         bound = site.with_settings(binding=DeviceBinding(**named))
         for where in (None, "cross-site"):
@@ -349,12 +350,13 @@ def test_well_known(site: Site) -> None:
         expect("whether a session is bound as ever", Device(bound).bind().refresh().status, 200)
     for settings in ({"binding": "opportunistic"}, {}):
         expect("the answer where nothing is named", site.with_settings(**settings).ask("GET", WELL_KNOWN).status, 404)
-    for wrong in (
+    wrongs: list[dict[str, Any]] = [
         {"relying_origins": [one], "provider_origin": two},
         {"provider_origin": "http://one.example"},
         {"relying_origins": [f"{one}/path"]},
         {"registering_origins": ["*.example"]},
-    ):
+    ]
+    for wrong in wrongs:
         reason = refused(origins=[ORIGIN], binding=DeviceBinding(**wrong))
         expect(f"whether {wrong} is refused by name", "binding" in reason, wanted=True)
 
