@@ -26,11 +26,11 @@ from msgspec.structs import replace
 
 from . import codec, facts, records, tokens, typed
 from .errors import DataError
+from .handing import may_hand_out
 from .legacy import Old, Shown, Source
 from .model import Client, Event, Handle, Insert, Instant, Level, Limit, Record, Request, Ticket, Update
 from .secrecy import Secrecy
 from .settings import Settings
-from .settler import may_hand_out
 
 if TYPE_CHECKING:
     from .model import Entropy
