@@ -48,7 +48,7 @@ FLOORS = (
     {"presets", "stepup"},
     {
         *("agents", "clients", "codec", "cookies", "epochs", "facts", "jose", "keyring", "ledger", "markup", "noise"),
-        *("paging", "proofs", "replies", "typed", "visit"),
+        *("paging", "proofs", "realms", "replies", "typed", "visit"),
     },
     {
         *("csrf", "dbsc", "detectors", "exports", "floods", "mapping", "notices", "policies", "roots", "rotation"),
