@@ -199,7 +199,7 @@ def test_sign_in_follows_the_settings_of_the_application() -> None:
 
 async def test_signing_in_to_a_session_of_several_cookies_gives_them_all() -> None:
     store = MemoryStore()
-    manager = SessionManager(sealed=Sealed(keyring=Keyring([Key("k1", b"k" * 32)], os.urandom), most_chunks=3))
+    manager = SessionManager(sealed=Sealed(keyring=Keyring([Key("k1", os.urandom(32))], os.urandom), most_chunks=3))
     data = {"notes": "x" * 5000}
     with pytest.raises(ConfigError, match="sign_in_cookies"):
         sign_in(store, "alice", manager=manager, data=data)
@@ -209,7 +209,7 @@ async def test_signing_in_to_a_session_of_several_cookies_gives_them_all() -> No
     ):
         assert len(cookies) == 2
         header = (b"cookie", "; ".join(map("=".join, cookies.items())).encode())
-        session = Exchange(manager, store).begin(Request("GET", "https", "/", (header,)))
+        session = Exchange(manager, store).begin(Request("GET", "https", "/", ((b"host", b"localhost"), header)))
         assert not isinstance(session, Reply)
         assert (session.subject, session["notes"]) == ("alice", data["notes"])
 
