@@ -13,6 +13,7 @@ from coverage.exceptions import NoDataError
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.support.chromium import ARGUMENTS, NoBrowserError, find_chromium
+from tests.support.logs import usual_logging
 from tests.support.servers.base import NoServerError
 
 T = TypeVar("T")
@@ -21,6 +22,13 @@ NO_BROWSER = "no browser: "
 NO_SERVER = "no server: "
 LOW = 85
 INTERNAL_ERRORS = Path(__file__).parents[1] / ".cache" / "internal-errors.txt"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let no test log for those after it."""
+    with usual_logging():
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -31,6 +31,7 @@ PAIRS = (
     ("from .async_keys import", "from .keys import"),
     ("from .async_legacy import", "from .legacy import"),
     ("from .async_ import", "from .sync import"),
+    ("from .given import awaited as given", "from .given import blocking as given"),
     ("Sessions of another library, awaiting:", "Sessions of another library, blocking:"),
     ("The registry, awaiting:", "The registry, blocking:"),
     ("The receivers, awaiting:", "The receivers, blocking:"),

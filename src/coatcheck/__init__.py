@@ -13,6 +13,7 @@ from .core.sealed import Sealed
 from .core.session import Session, Typed
 from .core.stepup import AskAgain, GoTo
 from .core.visit import ALL
+from .flow import given
 from .flow.registry import Registry
 from .stores.memory import MemoryStore
 from .stores.urls import open_async_store, open_store
@@ -57,6 +58,8 @@ __all__ = [
     "preset",
     "timeouts",
 ]
+
+given.learn(open_store, open_async_store)
 
 
 def __getattr__(name: str) -> Any:

@@ -181,7 +181,7 @@ def litestar_jar(config: Any, **stores: Any) -> dict[str, str]:
         return "in"
 
     login.fn.__annotations__["request"] = Request
-    app = Litestar([login], middleware=[config.middleware], stores=stores)
+    app = Litestar([login], middleware=[config.middleware], stores=stores, logging_config=None)
     with TestClient(app, base_url="https://testserver") as client:
         return jar_of(client.get("/login").headers.get_list("set-cookie"))
 

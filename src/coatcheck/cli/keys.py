@@ -6,7 +6,6 @@ Keys rotate by themselves; these are for those who want to see that, and for the
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from ..core.rotation import Kept, KeptKey, state_of
 from ..flow.keys import Keys
 from ..flow.sources import ROOT, roots_from_environment, roots_from_file
 from . import terminal
+from .asking import agreed, need_somebody
 from .door import EXITS, AsJson, Door, StoreUrl, actor, opened
 from .terminal import Column, cell
 from .when import iso, relative, span
@@ -93,17 +93,14 @@ def revoke(
 
     Example: coatcheck keys revoke 4f1c09ab --root-file /run/secrets/coatcheck-root
     """
-    if not yes and not sys.stdin.isatty():
-        message = "this logs out whoever holds something that the key sealed, and nobody is there to ask; add --yes"
-        raise ConfigError(message)
+    if not yes:
+        need_somebody("logs out whoever holds something that the key sealed")
     with _keys(store, root_file) as (door, keys):
         kept, now = keys.peek()
         found = [] if kept is None else [key for key in kept.keys if key.kid in kids and key.revoked_at is None]
         if kept is not None and found and not yes:
             terminal.table(_COLUMNS, [_cells(kept, key, now) for key in found], aside=True)
-            if not typer.confirm(f"Revoke {terminal.plural(len(found), 'key')}?", err=True):
-                terminal.complain("nothing was revoked")
-                raise typer.Exit(1)
+            agreed(f"Revoke {terminal.plural(len(found), 'key')}?", "nothing was revoked")
         done = [key.kid for key in found if keys.revoke(key.kid)]
         for kid in done:
             _note(door, "key_revoked", kid)

@@ -25,7 +25,7 @@ from .model import (
 )
 
 if TYPE_CHECKING:
-    from .session import Session, Typed
+    from .session import Typed
 
 
 class All:
@@ -92,7 +92,7 @@ class Visit(msgspec.Struct, eq=False):
     presented_as: int = 0
     copied: bool = False  # the record is a near copy, which may be a little old
     owes: bool = False  # there is something to note, which a copy may not
-    confirm: Callable[[Session], Any] | None = None  # reads the record itself: at once, or an awaitable that will
+    confirm: Callable[[Any], Any] | None = None  # reads the record itself: at once, or an awaitable that will
     bare: bool = False  # no cookie of ours came: an anonymous session may be handed out
     level: int = 0
     step_up: bool = False

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from time import time
 from typing import Any
 
-from ..core import epochs, facts
+from ..core import epochs, facts, realms
 from ..core.errors import ConfigError, DataError, StoreError
 from ..core.model import (
     Because,
@@ -29,6 +29,7 @@ from ..core.model import (
     RecordPage,
 )
 from .async_ import SKEW_SAID, AsyncAuditedStore, AsyncStore
+from .given import awaited as given
 from .journal import log_events
 
 PURGE_ROWS = 100
@@ -37,18 +38,25 @@ PURGE_ROWS = 100
 class AsyncRegistry:
     """Sessions seen from outside a request: find them, end them, read what happened.
 
-    `realm` narrows everything to one audience; None is every one (for operators).
+    `realm` narrows everything to one audience; None is every one (for operators), but not what lies beside sessions in
+    realms of its own (core/realms.py): name such a realm to see it.
     """
 
     def __init__(
-        self, store: AsyncStore, realm: str | None = "__Host-coat", clock: Callable[[], Instant] = time
+        self, store: AsyncStore | str, realm: str | None = "__Host-coat", clock: Callable[[], Instant] = time
     ) -> None:
-        """Look at one store; `clock` is for tests."""
-        self._store = store
+        """Look at one store, or at the one that a URL names, to be closed by `close`; `clock` is for tests."""
+        self._store: AsyncStore = given(store)
+        self._owns = isinstance(store, str)
         self._realm = realm
         self._clock = clock
-        if log_events not in store.listeners:
-            store.listeners.append(log_events)
+        if log_events not in self._store.listeners:
+            self._store.listeners.append(log_events)
+
+    async def close(self) -> None:
+        """Close a store that was given as a URL; another one is its owner's to close."""
+        if self._owns:
+            await self._store.close()
 
     async def find(
         self,
@@ -59,9 +67,19 @@ class AsyncRegistry:
         limit: int = 100,
         cursor: str | None = None,
     ) -> RecordPage:
-        """Return a page of sessions, oldest first: a subject's, or all."""
-        query = Query(realm=self._realm, subject=subject, handle=handle, live=live, limit=limit, cursor=cursor)
-        return await self._store.find(query)
+        """Return a page of sessions, oldest first: a subject's, or all.
+
+        A page may be shorter than `limit`; there is more as long as it has a cursor.
+        """
+        while True:
+            query = Query(realm=self._realm, subject=subject, handle=handle, live=live, limit=limit, cursor=cursor)
+            page = await self._store.find(query)
+            if self._realm is not None:
+                return page
+            items = tuple(record for record in page.items if not realms.is_beside(record.realm))
+            if items or page.cursor is None:
+                return RecordPage(items, page.cursor, page.as_of)
+            cursor = page.cursor
 
     async def revoke(
         self, handle: Handle, because: Because = "operator", *, subject: str | None = None, actor: str | None = None
@@ -172,7 +190,7 @@ class AsyncRegistry:
         await self._store.commit(os.urandom(16), (change,), durable=True)
 
     def _foreign(self, record: Record, subject: str | None) -> bool:
-        if self._realm is not None and record.realm != self._realm:
+        if realms.is_beside(record.realm) if self._realm is None else record.realm != self._realm:
             return True
         return subject is not None and record.subject != subject
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import sleep, time
 from typing import Any
 
-from ..core import epochs, facts
+from ..core import epochs, facts, realms
 from ..core.errors import ConfigError, DataError, StoreError
 from ..core.model import (
     Because,
@@ -27,6 +27,7 @@ from ..core.model import (
     Record,
     RecordPage,
 )
+from .given import blocking as given
 from .journal import log_events
 from .sync import SKEW_SAID, AuditedStore, Store
 
@@ -36,16 +37,25 @@ PURGE_ROWS = 100
 class Registry:
     """Sessions seen from outside a request: find them, end them, read what happened.
 
-    `realm` narrows everything to one audience; None is every one (for operators).
+    `realm` narrows everything to one audience; None is every one (for operators), but not what lies beside sessions in
+    realms of its own (core/realms.py): name such a realm to see it.
     """
 
-    def __init__(self, store: Store, realm: str | None = "__Host-coat", clock: Callable[[], Instant] = time) -> None:
-        """Look at one store; `clock` is for tests."""
-        self._store = store
+    def __init__(
+        self, store: Store | str, realm: str | None = "__Host-coat", clock: Callable[[], Instant] = time
+    ) -> None:
+        """Look at one store, or at the one that a URL names, to be closed by `close`; `clock` is for tests."""
+        self._store: Store = given(store)
+        self._owns = isinstance(store, str)
         self._realm = realm
         self._clock = clock
-        if log_events not in store.listeners:
-            store.listeners.append(log_events)
+        if log_events not in self._store.listeners:
+            self._store.listeners.append(log_events)
+
+    def close(self) -> None:
+        """Close a store that was given as a URL; another one is its owner's to close."""
+        if self._owns:
+            self._store.close()
 
     def find(
         self,
@@ -56,9 +66,19 @@ class Registry:
         limit: int = 100,
         cursor: str | None = None,
     ) -> RecordPage:
-        """Return a page of sessions, oldest first: a subject's, or all."""
-        query = Query(realm=self._realm, subject=subject, handle=handle, live=live, limit=limit, cursor=cursor)
-        return self._store.find(query)
+        """Return a page of sessions, oldest first: a subject's, or all.
+
+        A page may be shorter than `limit`; there is more as long as it has a cursor.
+        """
+        while True:
+            query = Query(realm=self._realm, subject=subject, handle=handle, live=live, limit=limit, cursor=cursor)
+            page = self._store.find(query)
+            if self._realm is not None:
+                return page
+            items = tuple(record for record in page.items if not realms.is_beside(record.realm))
+            if items or page.cursor is None:
+                return RecordPage(items, page.cursor, page.as_of)
+            cursor = page.cursor
 
     def revoke(
         self, handle: Handle, because: Because = "operator", *, subject: str | None = None, actor: str | None = None
@@ -169,7 +189,7 @@ class Registry:
         self._store.commit(os.urandom(16), (change,), durable=True)
 
     def _foreign(self, record: Record, subject: str | None) -> bool:
-        if self._realm is not None and record.realm != self._realm:
+        if realms.is_beside(record.realm) if self._realm is None else record.realm != self._realm:
             return True
         return subject is not None and record.subject != subject
 
