@@ -29,8 +29,8 @@ COMMANDS = {
     "tornado": ["{folder}/app.py", "{port}"],
 }
 """How each is started, after `python`."""
-WITH_FORMS_OF_THEIR_OWN = {"django", "pyramid"}
-"""They ask for their framework's own CSRF token; test_django.py and test_pyramid.py fill their forms."""
+WITH_FORMS_OF_THEIR_OWN = {"channels", "django", "pyramid"}
+"""They ask for their framework's own CSRF token; test_channels.py and the like fill their forms."""
 
 
 @pytest.fixture(params=COMMANDS)
