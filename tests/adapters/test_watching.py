@@ -78,8 +78,10 @@ class Site:
             watch_recheck=recheck,
         )
         self.registry = AsyncRegistry(store.as_async())
+        self.sessions: list[Any] = []
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        self.sessions.append(scope["session"])
         await self.accept.wait()
         if scope["type"] == "websocket":
             await receive()
@@ -370,6 +372,33 @@ async def test_in_any_case_a_connection_looks_now_and_then(plain: Any) -> None:
     await site.quiet(0.01)
     await site.registry.revoke(handle_of(value))
     assert await line.over() < 2.5
+
+
+@pytest.mark.parametrize("how", ["a write that meets the end", "a logout in the socket"])
+async def test_a_socket_that_lost_its_session_by_its_own_hand_is_not_left_open(plain: Any, how: str) -> None:
+    """What was opened with a session closes without one, whoever noticed first."""
+    site = Site(plain, recheck=0.2)
+
+    async def watch(notice: Any) -> Callable[[], None]:
+        return lambda: None
+
+    site.store.watch = watch
+    value = site.login()
+    line = await site.line(value).open()
+    await site.quiet(0.01)
+    (session,) = site.sessions
+    if how.startswith("a write"):
+        await site.registry.revoke(handle_of(value))
+        session["k"] = 1
+    else:
+        session.logout()
+    await site.app.exchange.save(session)
+    told = await line.next()
+    assert (told["code"], told["reason"]) == (
+        4401,
+        f"session ended: {'operator' if how.startswith('a write') else 'logout'}",
+    )
+    await line.over()
 
 
 async def test_everybody_s_end_is_met_within_a_second(plain: Any) -> None:
