@@ -22,7 +22,7 @@ MONTH = 30 * 86400.0
 
 
 class PreviousLibrary(Source):
-    """A library whose cookie names a session in a store of its own; told to forget one, it notes what we have by then."""
+    """A library whose cookie names a session in its own store; told to forget one, it notes what we have by then."""
 
     library: ClassVar[str] = "previous"
 
