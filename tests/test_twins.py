@@ -35,7 +35,7 @@ PAIRS = (
     ("Sessions of another library, awaiting:", "Sessions of another library, blocking:"),
     ("The registry, awaiting:", "The registry, blocking:"),
     ("The receivers, awaiting:", "The receivers, blocking:"),
-    ("from asyncio import Lock", "from threading import Lock"),
+    ("from .loops import Lock", "from threading import Lock"),
 )
 
 BLOCKING = {ast.AsyncFunctionDef: ast.FunctionDef, ast.AsyncFor: ast.For, ast.AsyncWith: ast.With}

@@ -157,6 +157,42 @@ async def test_a_connection_ends_as_soon_as_its_session_does(plain: Any, kind: s
     assert await line.over() < 2.5
 
 
+@pytest.mark.parametrize("fault", [None, ValueError("of the application's own")])
+async def test_a_stream_that_is_sent_from_a_task_group_ends_properly(fault: Exception | None) -> None:
+    """sse-starlette and Starlette 0.40 send so: to them our end is a group of OSErrors; what else is in it gets out."""
+    site = Site(MemoryStore())
+    value = site.login()
+
+    async def ticking(send: Any) -> None:
+        while True:
+            await send({"type": "http.response.body", "body": b":\n\n", "more_body": True})
+            await asyncio.sleep(0.01)
+
+    async def failing(receive: Any) -> None:
+        while not (await receive())["type"].endswith("disconnect"):
+            pass
+        if fault is not None:
+            raise fault
+
+    async def streaming(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        async with asyncio.TaskGroup() as outer, asyncio.TaskGroup() as group:
+            group.create_task(ticking(send))
+            outer.create_task(failing(receive))
+
+    site.app.app = streaming
+    line = await site.line(value, "http").open()
+    assert (await line.next())["body"] == b":\n\n"
+    await site.registry.revoke(handle_of(value))
+    if fault is None:
+        await line.over()
+        return
+    with pytest.raises(ExceptionGroup) as raised:
+        await line.over()
+    assert raised.group_contains(ValueError)
+
+
 STAGES = ["loaded", "accepted", "listening", "looking"]
 
 

@@ -200,7 +200,12 @@ class Watch:
         return message
 
     def caused(self, error: Exception) -> bool:
-        """Tell whether an error is what an application makes of our ending its connection (Starlette wraps it)."""
+        """Tell whether an error is what an application makes of our ending its connection.
+
+        Starlette wraps it in one of its own; what streams from a task group raises a group, of nothing else.
+        """
+        if isinstance(error, ExceptionGroup):
+            return all(self.caused(one) for one in error.exceptions)
         return self.reason is not None and (isinstance(error, OSError) or isinstance(error.__context__, OSError))
 
     async def stop(self) -> None:

@@ -19,7 +19,7 @@ from .legacy import Source
 from .model import Event, Limit
 from .policies import Policy, SessionLimit, Timeouts, timeouts
 from .sealed import Sealed, canonical
-from .visit import RESERVED, All, Carry
+from .visit import All, Carry, is_reserved
 
 LOCAL = ("localhost", "127.0.0.1", "[::1]", "testserver", "testserver.local")
 
@@ -196,7 +196,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.allow_insecure_http and any(origin.startswith("https:") for origin in self.origins):
             yield "allow_insecure_http is for http://localhost, but origins name https; drop one of them"
         if not isinstance(self.carry, All):
-            for key in RESERVED & set(self.carry):
+            for key in filter(is_reserved, self.carry):
                 yield f"{key!r} never moves into a login: whoever planted it would choose where the user goes"
         for path in (*self.csrf_exempt, *self.exclude, *self.fresh, *self.passive):
             if not path.startswith("/"):

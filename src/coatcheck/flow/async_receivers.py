@@ -7,7 +7,6 @@ again; everything that is done may be done twice. Its twin differs in the words 
 from __future__ import annotations
 
 import os
-from asyncio import Lock
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..core.notices import Issuer, Notice, Stream, Target
 from ..core.session import Session
 from .async_ import AsyncStore
 from .journal import log_events, logger
+from .loops import Lock
 
 KEYS_AGAIN, KEYS_FOR, KEYS_FAILED = 300.0, 3600.0, 30.0
 """Seconds between fetches of a key set: for an unknown kid, in any case, and after one that failed."""
@@ -58,8 +58,12 @@ class AsyncKeySet:
             if fetch is None or now - self._tried_at < (KEYS_FAILED if failed else after):
                 new = False
             else:
-                self._tried_at = now
-                new = await self._fetched(fetch, now)
+                before, self._tried_at = self._tried_at, now
+                try:
+                    new = await self._fetched(fetch, now)
+                except BaseException:  # who asked went away: no try, or anybody could keep us from the keys
+                    self._tried_at = before
+                    raise
             if now - self._good_at > KEYS_KEPT:
                 message = "the issuer's keys cannot be fetched; make sure that its JWKS can be reached from here"
                 raise StoreError(message)

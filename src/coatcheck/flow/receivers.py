@@ -58,8 +58,12 @@ class KeySet:
             if fetch is None or now - self._tried_at < (KEYS_FAILED if failed else after):
                 new = False
             else:
-                self._tried_at = now
-                new = self._fetched(fetch, now)
+                before, self._tried_at = self._tried_at, now
+                try:
+                    new = self._fetched(fetch, now)
+                except BaseException:  # who asked went away: no try, or anybody could keep us from the keys
+                    self._tried_at = before
+                    raise
             if now - self._good_at > KEYS_KEPT:
                 message = "the issuer's keys cannot be fetched; make sure that its JWKS can be reached from here"
                 raise StoreError(message)
