@@ -48,15 +48,15 @@ FLOORS = (
     {"presets", "stepup"},
     {
         *("agents", "clients", "codec", "cookies", "epochs", "facts", "jose", "keyring", "ledger", "markup", "noise"),
-        *("paging", "proofs", "replies", "typed", "visit"),
+        *("paging", "proofs", "replies", "transport", "typed", "visit"),
     },
     {
-        *("csrf", "dbsc", "detectors", "exports", "floods", "notices", "policies", "roots", "rotation"),
+        *("csrf", "dbsc", "detectors", "devices", "exports", "floods", "notices", "policies", "roots", "rotation"),
         *("sealed", "secrecy", "session", "tokens"),
     },
     {"legacy"},
     {"binder", "links", "records", "settings"},
-    {"lint", "screen", "settler"},
+    {"guards", "lint", "screen", "settler"},
     {"aftermath", "converter", "judge"},
     {"manager"},
 )

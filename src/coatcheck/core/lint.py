@@ -19,7 +19,8 @@ import msgspec
 
 from .policies import Timeouts, exceeded
 from .presets import DAY, STANDARDS, Preset, preset
-from .settings import Settings
+from .settings import Settings, proof_pages
+from .transport import YEAR, strictness
 from .visit import All
 
 Severity: TypeAlias = Literal["error", "warning", "note"]
@@ -51,8 +52,11 @@ ROWS: Final[Mapping[str, str]] = {
     "CKE-03": "the cookie is for this host alone (ASVS 3.3.3)",
     "CKE-09": "Partitioned only where it means something (CHIPS)",
     "CKE-13": "no session over plain http (RFC 6265bis section 8.3; NIST SP 800-63B-4 section 5.1)",
+    "CKE-15": "browsers are told to use https only (ASVS 3.4.1)",
     "CSR-01": "requests that other sites caused are refused (ASVS 3.5.1)",
+    "CSR-04": "private answers cannot be embedded by other sites (ASVS 3.5.8)",
     "CSR-05": "a request without Fetch metadata falls back to Origin or a token (OWASP CSRF)",
+    "CSR-14": "pages that ask for a proof cannot be framed (ASVS 3.4.6)",
     "CCH-04": "who must log in is told how, and is sent to our own page (RFC 9110; ASVS 3.7.2)",
     "CCH-06": "when the store fails, nobody is let in (ASVS 16.5.2, 16.5.3)",
     "LOG-01": "an event says from where (ASVS 16.2.1)",
@@ -195,6 +199,54 @@ def _of_the_cookie(settings: Settings) -> Iterator[Finding]:
             "TOK-18",
             "warning",
             "comma_joined lets a sibling host plant a cookie of our name; drop it unless your server joins headers",
+        )
+
+
+def _of_https(settings: Settings) -> Iterator[Finding]:
+    if settings.allow_insecure_http:
+        return
+    if settings.https == "assumed":
+        yield Finding(
+            "CKE-13",
+            "note",
+            "https='assumed': your proxy alone keeps plain http away; https='checked' refuses it here, too (list the "
+            "proxy in trusted_proxies, and have it set X-Forwarded-Proto)",
+        )
+    said = strictness(settings.hsts) if settings.hsts else None
+    if said is None:
+        yield Finding(
+            "CKE-15",
+            "note",
+            "hsts is not set: your proxy or framework must send Strict-Transport-Security, or set "
+            "hsts='max-age=31536000; includeSubDomains'",
+        )
+        return
+    seconds, subdomains = said
+    if seconds < YEAR:
+        yield Finding("CKE-15", "warning", f"hsts says {seconds / DAY:g} days; ASVS asks for a year (max-age={YEAR})")
+    elif not subdomains:
+        yield Finding("CKE-15", "note", "hsts leaves subdomains out; ASVS level 2 asks for includeSubDomains")
+
+
+def _of_frames(settings: Settings) -> Iterator[Finding]:
+    if not settings.isolate and settings.same_site == "None":
+        yield Finding(
+            "CSR-04",
+            "warning",
+            "SameSite=None, and isolate is not set: other sites' images and scripts may ask for what is private; set "
+            "isolate=True, or Cross-Origin-Resource-Policy on your private answers",
+        )
+    elif not settings.isolate:
+        yield Finding(
+            "CSR-04",
+            "note",
+            "isolate is not set: SameSite keeps other sites' images and scripts anonymous, and nothing else does",
+        )
+    if not proof_pages(settings):
+        yield Finding(
+            "CSR-14",
+            "note",
+            "no page that asks for a proof is known here: name yours in proof_pages, so that no other site frames them",
         )
 
 
@@ -355,6 +407,8 @@ def _of_binding(settings: Settings) -> Iterator[Finding]:
 
 _RULES: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     _of_the_cookie,
+    _of_https,
+    _of_frames,
     _of_origins,
     _of_paths,
     _of_trust,
