@@ -48,7 +48,7 @@ FLOORS = (
     {"presets", "stepup"},
     {
         *("agents", "clients", "codec", "cookies", "epochs", "facts", "jose", "keyring", "ledger", "markup", "noise"),
-        *("paging", "proofs", "replies", "transport", "typed", "visit"),
+        *("paging", "proofs", "providers", "replies", "transport", "typed", "visit", "vocabulary"),
     },
     {
         *("csrf", "dbsc", "detectors", "devices", "exports", "floods", "notices", "policies", "roots", "rotation"),

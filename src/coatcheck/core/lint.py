@@ -29,6 +29,7 @@ SEVERITIES: Final[tuple[Severity, ...]] = ("error", "warning", "note")
 ROWS: Final[Mapping[str, str]] = {
     "DOC-01": "idle and absolute timeouts are set, fit the risk, and deviations are justified (ASVS 7.1.1)",
     "DOC-02": "how many sessions an account may have is decided (ASVS 7.1.2)",
+    "DOC-03": "providers of logins are listed, with their lifetimes and how their logouts reach us (ASVS 7.1.3)",
     "DOC-04": "what happens without a browser feature is decided (ASVS 3.1.1, 3.7.5)",
     "TOK-01": "each page that needs a session checks it on the server (ASVS 7.2.1)",
     "TOK-10": "the cookie's name does not tell the framework (OWASP Session Management)",
@@ -236,12 +237,6 @@ def _of_frames(settings: Settings) -> Iterator[Finding]:
             "SameSite=None, and isolate is not set: other sites' images and scripts may ask for what is private; set "
             "isolate=True, or Cross-Origin-Resource-Policy on your private answers",
         )
-    elif not settings.isolate:
-        yield Finding(
-            "CSR-04",
-            "note",
-            "isolate is not set: SameSite keeps other sites' images and scripts anonymous, and nothing else does",
-        )
     if not proof_pages(settings):
         yield Finding(
             "CSR-14",
@@ -365,6 +360,26 @@ def _of_trust(settings: Settings) -> Iterator[Finding]:
         )
 
 
+def _of_providers(settings: Settings) -> Iterator[Finding]:
+    for one in settings.providers:
+        if not one.logouts and not one.why:
+            yield Finding(
+                "DOC-03",
+                "error",
+                f"a logout at {one.issuer} does not reach us: who is shut out there goes on here; receive its logouts "
+                "(docs/receivers.md), or say why='...' in Provider",
+            )
+        elif not one.logouts:
+            yield Finding("DOC-03", "note", f"a logout at {one.issuer} does not reach us; because: {one.why}")
+        if one.lifetime is None:
+            yield Finding(
+                "DOC-03", "warning", f"how long a session at {one.issuer} lasts is not said; ask, and set lifetime"
+            )
+        elif one.lifetime < settings.clocks.absolute:
+            sentence = f"our sessions outlast those of {one.issuer} ({one.lifetime:g} s)"
+            yield Finding("DOC-03", "note", f"{sentence}; lasting(until=...) at the login ends both at once")
+
+
 def _of_sealed_tokens(settings: Settings) -> Iterator[Finding]:
     sealed = settings.sealed
     if sealed is None:
@@ -412,6 +427,7 @@ _RULES: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     _of_origins,
     _of_paths,
     _of_trust,
+    _of_providers,
     _of_sealed_tokens,
     _of_binding,
 )

@@ -19,6 +19,8 @@ from .floods import Floods
 from .legacy import Source
 from .model import Event, Limit
 from .policies import Policy, SessionLimit, Timeouts, timeouts
+from .providers import Provider
+from .providers import problems as listed
 from .sealed import Sealed, canonical
 from .transport import strictness
 from .visit import RESERVED, All, Carry
@@ -68,6 +70,7 @@ class Keywords(TypedDict, total=False):
     on_event: Sequence[Callable[[Event], Any]]
     detectors: Sequence[Detector]
     new_devices: Literal["ignore", "tell"]
+    providers: Sequence[Provider]
     floods: Floods
 
 
@@ -110,6 +113,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     - detectors: what looks for differences between a request and its session's login; what follows is for `policies`.
     - new_devices: "tell" knows each browser that logged in by a cookie of its own, and writes an event for one that its
       subject has not used before, authn_new_device, for `on_event` to tell (docs/detection.md).
+    - providers: the identity providers whose logins become sessions here, for `policy show` and for receivers.
     - floods: what one network may do in a while; see `Floods` (docs/floods.md).
     - legacy: where sessions of other libraries are, which become ours when their browsers come (docs/coming-from.md).
     """
@@ -153,6 +157,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     on_event: Sequence[Callable[[Event], Any]] = ()
     detectors: Sequence[Detector] = ()
     new_devices: Literal["ignore", "tell"] = "ignore"
+    providers: Sequence[Provider] = ()
     floods: Floods = Floods()
 
     @property
@@ -240,6 +245,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def _ill_told(self) -> Iterable[str]:
         yield from problems(self.detectors)
         yield from self.floods.problems()
+        yield from listed(self.providers)
         if not isinstance(self.on_event, Sequence) or not all(map(callable, self.on_event)):
             yield f"on_event is a list of functions, each called with an event (found {self.on_event!r:.80})"
         for kind in self.clear_site_data:
