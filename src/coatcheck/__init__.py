@@ -9,6 +9,7 @@ from .core.manager import SessionManager
 from .core.model import Event, Level, Record
 from .core.policies import Action, Policy, SessionLimit, Timeouts, Verdict, timeouts
 from .core.presets import preset
+from .core.providers import Provider
 from .core.sealed import Sealed
 from .core.session import Session, Typed
 from .core.stepup import AskAgain, GoTo
@@ -40,6 +41,7 @@ __all__ = [
     "Level",
     "MemoryStore",
     "Policy",
+    "Provider",
     "Record",
     "Refusal",
     "Registry",

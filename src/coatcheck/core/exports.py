@@ -27,6 +27,7 @@ _REFUSES: Final = frozenset(
         *("session_unknown_token", "session_garbage_token", "session_malformed_token", "session_cookie_ambiguous"),
         *("session_cookie_oversize", "session_from_the_future", "session_unreadable", "session_legacy_refused"),
         *("dbsc_binding_missing", "dbsc_rebind_refused", "dbsc_registration_refused", "dbsc_signature_invalid"),
+        *("session_plain_http", "session_embedding_refused"),
         *("dbsc_challenge_stale", "dbsc_unknown_session", "logout_token_refused"),
     }
 )

@@ -25,6 +25,9 @@ _SEVERE: dict[str, Severity] = {
     "session_bruteforce_suspected": "warning",
     "session_guess_refused": "warning",
     "session_anonymous_refused": "warning",
+    "session_plain_http": "warning",
+    "session_embedding_refused": "warning",
+    "authn_new_device": "warning",
     "store_restored": "warning",
     "dbsc_binding_missing": "warning",
     "dbsc_rebind_refused": "warning",
@@ -36,7 +39,7 @@ _SEVERE_ANSWERS: dict[str, Severity] = {"step_up": "warning", "end": "critical"}
 
 def severity(event: Event) -> Severity:
     """Return how loudly an event speaks: replays and uses after the end are critical, unless they are expected."""
-    if event.detail.get("expected") or event.detail.get("kind") == "straggler":
+    if event.detail.get("expected") or event.detail.get("first") or event.detail.get("kind") == "straggler":
         return "info"
     if event.detail.get("kind") == "older":  # a sealed cookie: answers in another order leave one behind, too
         return "warning"

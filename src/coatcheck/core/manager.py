@@ -23,8 +23,10 @@ from . import csrf, epochs, policies, replies, tokens
 from .aftermath import Aftermath
 from .clients import Clients
 from .cookies import MOST_HEADER, CookieWriter
+from .devices import Devices
 from .errors import ConfigError, Refusal, StoreError
 from .floods import GUESSES, Gate
+from .guards import guard_of
 from .judge import Judge
 from .model import (
     MOVED,
@@ -102,9 +104,11 @@ class SessionManager:
         self._fresh = tuple(chosen.fresh)
         self._renew = inf if self.clocks.renew is None else self.clocks.renew
         self._clients = Clients(chosen.trusted_proxies)
-        self._screen = Screen(chosen, self._heard)
+        self._screen = Screen(chosen, self._heard, self._clients.is_secure)
         self._check = self._screen.check
-        self._calm = self._screen.any_host  # then an ordinary GET is never refused
+        self._calm = self._screen.calm  # then an ordinary GET is never refused
+        self._isolates = chosen.isolate
+        self.guard = guard_of(chosen, self._clients.is_secure)
         self._settler = Settler(
             chosen,
             self.clocks,
@@ -130,6 +134,7 @@ class SessionManager:
         self.after = Aftermath(chosen, self.realm, self._settler, sealer, now=clock, entropy=entropy)
         self._binder = self._settler.binder = self.judge.binder = binder = self._binder_of(chosen)
         self.device_paths: frozenset[str] = frozenset() if binder is None else binder.paths
+        self.devices = self._settler.devices = _devices_of(chosen, self.realm, entropy)
         self._converter = _converter_of(chosen, self.realm, secrecy, entropy)
 
     def check_store(self, store: object) -> None:
@@ -178,6 +183,8 @@ class SessionManager:
         if not isinstance(value, bytes):
             self._heard("session_cookie_ambiguous", request)
             return Absent.AMBIGUOUS
+        if self._isolates and (refused := self._screen.embeds(request)) is not None:
+            return refused
         ticket = tokens.parse(value) if self._sealer is None else self._sealer.open(header, value)
         if ticket is None:
             self._heard("session_malformed_token", request)
@@ -595,6 +602,10 @@ def manager_of(manager: SessionManager | None, settings: Keywords) -> SessionMan
         message = f"give the manager or settings, not both (found {', '.join(sorted(settings))})"
         raise ConfigError(message)
     return manager
+
+
+def _devices_of(settings: Settings, realm: str, entropy: Entropy) -> Devices | None:
+    return Devices(settings.cookie, realm, entropy) if settings.new_devices == "tell" else None
 
 
 def _converter_of(settings: Settings, realm: str, secrecy: Secrecy, entropy: Entropy) -> Converter | None:

@@ -28,6 +28,14 @@ UNAVAILABLE = Reply(
 
 TOO_LARGE = Reply(431, (_TEXT, _NO_STORE), b"The Cookie header is too large.\n")
 
+PLAIN_HTTP = Reply(403, (_TEXT, _NO_STORE), b"This application is used over https only.\n")
+
+EMBEDDED = Reply(
+    403,
+    (_TEXT, _NO_STORE, (b"vary", b"Cookie, Sec-Fetch-Site, Sec-Fetch-Dest, Origin")),
+    b"Another site's page asked for this in a frame, an image or a script; it was refused.\n",
+)
+
 
 def too_many(seconds: int) -> Reply:
     """Return the 429 for a cookie of ours that opens nothing, out of a network that sent many of those (RFC 6585)."""

@@ -41,6 +41,7 @@ from .visit import Visit
 
 if TYPE_CHECKING:
     from .binder import Binder
+    from .devices import Devices
 
 _THEFT = (TokenClass.STRAGGLER, TokenClass.LATE, TokenClass.STALE)
 _CURRENT = TokenClass.CURRENT
@@ -73,6 +74,7 @@ class Settler:
         "_untouched",
         "admits",
         "binder",
+        "devices",
         "secrecy",
     )
 
@@ -102,6 +104,7 @@ class Settler:
         self.secrecy = Secrecy(self._realm_bytes, entropy, on=settings.secrecy)
         self._client = client
         self.binder: Binder | None = None  # the manager has it, if sessions are bound to devices
+        self.devices: Devices | None = None  # the manager has it, if new devices are told
         self.admits: Callable[[Request], bool] | None = None  # who asks, where anonymous sessions have a limit
         self._passive = frozenset(settings.passive)
         self._touch_every = clocks.touch_every
@@ -211,6 +214,9 @@ class Settler:
             record, headers = self.binder.offered(record, visit.request)
         old = visit.record or visit.presented
         events = facts.created(record, now, old)
+        if self.devices is not None and visit.sighting is not None:
+            events, known_by = self.devices.told(visit.sighting, record, events)
+            cookies = (*cookies, known_by)
         changes: list[Change] = list(before)
         if old is not None and self._is_step_up(visit, old, login.subject) and not before:
             fresh = replace(record, used_at=None)

@@ -25,6 +25,7 @@ from .model import (
 )
 
 if TYPE_CHECKING:
+    from .devices import Sighting
     from .session import Typed
 
 
@@ -140,6 +141,8 @@ class Visit(msgspec.Struct, eq=False):
     urgent: tuple[Change, ...] = ()
     urgent_required: bool = False
     notes: tuple[tuple[bytes, Event], ...] = ()
+
+    sighting: Sighting | None = None  # of the browser that logs in; None: nobody looked
 
     # what was settled
     status: int = 0

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..core import facts, jose, links, notices, replies
+from ..core import facts, jose, links, notices, providers, replies
 from ..core.errors import CoatcheckError, ConfigError, Refusal, StoreError
 from ..core.ledger import authenticated
 from ..core.manager import SessionManager
@@ -98,6 +98,8 @@ class AsyncReceiver:
             issuer.check()
         for stream in streams:
             stream.check()
+        providers.check_listed(manager.settings.providers, "back-channel", (one.issuer for one in issuers))
+        providers.check_listed(manager.settings.providers, "caep", (one.issuer for one in streams))
         self._manager, self._store = manager, store
         self._issuers = {one.issuer: (one, AsyncKeySet(one.keys, manager.now)) for one in issuers}
         self._streams = {one.issuer: (one, AsyncKeySet(one.keys, manager.now)) for one in streams}

@@ -43,6 +43,7 @@ from .journal import log_events, logger
 
 if TYPE_CHECKING:
     from ..core.converter import Claim
+    from ..core.devices import Devices
     from .keys import Keys
     from .legacy import Conversions
     from .telling import Telling
@@ -51,6 +52,8 @@ V = TypeVar("V")
 
 DEVICE_TRIES, DEVICE_HOPS = 6, 4
 """How often a binding is tried again where others change the record, and over how many renewed handles it is sought."""
+NOTE_TRIES = 3
+"""How often the browser of a login is noted again, where parallel logins of its subject note theirs."""
 COMMIT_DEADLINE = 2.0
 """Seconds that a commit may take, with everything that it meets: conflicts, retries, waiting for a lock."""
 EPOCHS_EVERY, EPOCHS_STALE = 1.0, 5.0
@@ -162,6 +165,7 @@ class Exchange:
         self._glance: Callable[[Handle], Record | None] | None = getattr(store, "glance", None)
         self._make = make
         self._device_paths = manager.device_paths
+        self._guard = manager.guard
         self._floor: Instant = 0.0
         self._generation: str | None = None
         self._told = False
@@ -185,7 +189,7 @@ class Exchange:
                 self._keys.look()
             ticket = manager.identify(request)
             if isinstance(ticket, Reply):
-                return self._refused(ticket)
+                return self._refused(request, ticket)
             if isinstance(ticket, Ticket):
                 if abs(manager.now() - self._epochs_at) >= EPOCHS_EVERY:
                     self._look_at_epochs()
@@ -202,7 +206,7 @@ class Exchange:
         except StoreError as error:
             return self._away(request, error)
         if isinstance(session, Reply):
-            return self._refused(session)
+            return self._refused(request, session)
         visit = session.visit
         if not visit.notes and not visit.urgent:
             return session
@@ -272,6 +276,9 @@ class Exchange:
         """
         visit = session.visit
         if visit.outcome is None:
+            devices = None if visit.login is None else self.manager.devices
+            if devices is not None:
+                self._look_at_device(devices, session)
             try:
                 outcome = self.manager.settle(session, status, headers)
             except StoreError as error:  # the keys of a sealed token are out of reach
@@ -280,6 +287,8 @@ class Exchange:
                 outcome = self._seen_again(session, outcome)
             if outcome.changes:
                 outcome = self._commit(session, outcome)
+            if devices is not None and outcome.reply is None and outcome.cookies:
+                self._note_device(devices, session)
             visit.outcome = outcome
             if visit.dropped:
                 logger.info("session data of %r was %s", visit.request.path, visit.dropped)
@@ -287,7 +296,38 @@ class Exchange:
         if outcome.cookies and not self._told and self.manager.loses_cookie(visit.request):
             self._told = True
             logger.warning(_LOST)
-        return dress(headers, outcome) if outcome.reply is None else outcome.reply
+        answer = dress(headers, outcome) if outcome.reply is None else outcome.reply
+        if self._guard is None:
+            return answer
+        return self._guard.guarded(visit.request, answer, private=visit.consulted)
+
+    def _look_at_device(self, devices: Devices, session: Session) -> None:
+        """Have the browser of a login compared with its subject's; where those are out of reach, nothing is told."""
+        visit = session.visit
+        if visit.login is None:
+            return
+        subject = visit.login.subject
+        try:
+            memory = self.store.load(devices.handle_of(subject))
+        except StoreError as error:
+            logger.warning("the browser of a login could not be compared with others: %s", error)
+        else:
+            visit.sighting = devices.sighted(visit.request, subject, memory, visit.arrived)
+
+    def _note_device(self, devices: Devices, session: Session) -> None:
+        """Remember the browser of a login that is stored, unless that was done not long ago."""
+        visit = session.visit
+        try:
+            for _ in range(NOTE_TRIES):
+                change = None if visit.sighting is None else devices.noted(visit.sighting, visit.arrived)
+                if change is None or visit.sighting is None:
+                    return
+                conflict = self.store.commit(os.urandom(16), (change,), durable=False)
+                if conflict is None or conflict.current is None:
+                    return
+                visit.sighting = devices.again(visit.sighting, conflict.current, visit.arrived)
+        except StoreError as error:
+            logger.warning("the browser of a login could not be noted: %s", error)
 
     def abandon(self, session: Session) -> None:
         """Commit ends and activity of an exchange whose response does not pass through us; drop the rest."""
@@ -313,12 +353,12 @@ class Exchange:
         if manager.noise.since is not None and manager.noise.due(manager.now()):
             self.flush()
 
-    def _refused(self, reply: Reply) -> Reply:
+    def _refused(self, request: Request, reply: Reply) -> Reply:
         """Return an answer after which nobody calls `close`: what is told of a flood must not wait for that."""
         manager = self.manager
         if manager.noise.since is not None and manager.noise.due(manager.now()):
             self.flush()
-        return reply
+        return reply if self._guard is None else self._guard.guarded(request, reply, private=False)
 
     def flush(self) -> None:
         """Write the summaries of the noise counted so far."""
