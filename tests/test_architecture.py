@@ -28,7 +28,7 @@ ENTERS = {
     "adapters": {"core", "flow", "stores.faces", "stores.urls"},
     "legacy": {"core"},
     # the probe application stands inside our own two middlewares, and the conformance suite judges the receivers
-    "testing": {"core", "flow", "adapters.asgi", "adapters.wsgi", "receivers"},
+    "testing": {"core", "flow", "adapters.asgi", "adapters.wsgi", "notify.transmitter", "receivers"},
     "receivers": {"core", "flow"},
     "notify": {"core"},
     "console": {"core", "flow"},
@@ -54,7 +54,7 @@ FLOORS = (
         *("csrf", "dbsc", "detectors", "devices", "exports", "floods", "mapping", "notices", "policies", "roots"),
         *("rotation", "sealed", "secrecy", "tokens"),
     },
-    {"legacy", "presence"},
+    {"announcements", "legacy", "presence"},
     {"binder", "guard", "links", "records", "settings"},
     {"guards", "handing", "lint", "screen", "session"},
     {"settler"},

@@ -270,6 +270,10 @@ class SessionManager:
         self.judge.learn(epochs.tenants_of(scopes, self.realm))
         return epochs.floor_of(scopes, self.realm)
 
+    def ahead(self, seconds: float) -> None:
+        """Take note of how far our clock is ahead of the store's, by which epochs are told (M10)."""
+        self._settler.ahead = seconds
+
     def estranged(self, told: Epochs) -> str | None:
         """Return why this store must not be believed, if so: what it says of a token may not be the truth (H7)."""
         if any(scope.startswith(f"{MOVED}:") for scope in told.scopes):
@@ -397,6 +401,7 @@ class SessionManager:
             client=self.client,
             once=self.judge.once,
             heard=self._heard,
+            stopped=self._stopped,
         )
 
     def device_named(self, request: Request) -> Handle | Reply | None:
@@ -404,14 +409,14 @@ class SessionManager:
         binder = self._binder
         if binder is None:
             raise AssertionError  # there are no device_paths
-        refused = self.screen(request) or binder.misused(request)
+        refused = self.screen(request) or binder.at_once(request)
         if refused is None and len(request.header(b"cookie")) > MOST_HEADER:
             self._heard("session_cookie_oversize", request)
             return replies.UNAVAILABLE  # a browser gives its key up after any other answer
         if refused is not None or binder.registers(request):
             return refused
         name = binder.named(request)
-        return binder.unknown() if name is None else name[:18]
+        return binder.unknown(request) if name is None else name[:18]
 
     def register(self, session: Session) -> Outcome:
         """Return what a browser's key does to the session that it was brought for."""
@@ -591,7 +596,7 @@ class SessionManager:
         seconds = self._gate.wait(request, self._clients.address(request), self.now())
         if seconds is None:
             return None
-        return replies.UNAVAILABLE if request.path in self.device_paths else replies.too_many(seconds)
+        return replies.busy(seconds) if request.path in self.device_paths else replies.too_many(seconds)
 
 
 def manager_of(manager: SessionManager | None, settings: Keywords) -> SessionManager:

@@ -43,6 +43,12 @@ def too_many(seconds: int) -> Reply:
     return Reply(429, (_TEXT, _NO_STORE, (b"retry-after", b"%d" % seconds)), body)
 
 
+def busy(seconds: int) -> Reply:
+    """Return the same for the endpoints of device binding: after a 429 a browser would give its key up (DBS-08)."""
+    body = b"Too many requests that prove nothing came from your network; please try again later.\n"
+    return Reply(503, (_TEXT, _NO_STORE, (b"retry-after", b"%d" % seconds)), body)
+
+
 TOO_MANY_SOCKETS = Reply(
     429,
     (_TEXT, _NO_STORE, (b"retry-after", b"5")),

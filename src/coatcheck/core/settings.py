@@ -258,6 +258,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             return
         chosen = DeviceBinding() if isinstance(self.binding, str) else self.binding
         yield from chosen.problems()
+        named = (*chosen.relying_origins, *chosen.registering_origins, chosen.provider_origin)
+        for origin in named:
+            if origin is not None and not _is_https(origin):
+                yield f"binding: other origins are 'https://host', as browsers spell them (found {origin!r:.80})"
         if self.sealed is not None:
             yield "device binding is kept in the store's records, and sealed tokens are their own; drop one of them"
         if self.domain is not None:
@@ -328,6 +332,13 @@ def carrying(keywords: Mapping[str, Any], own: Collection[str]) -> dict[str, Any
     if isinstance(carry, All | str):  # everything anyway, or a mistake that check() tells
         return dict(keywords)
     return {**keywords, "carry": {*carry, *own}}
+
+
+def _is_https(origin: str) -> bool:
+    try:
+        return origin.startswith("https://") and check_origin(origin) == origin
+    except ConfigError:
+        return False
 
 
 def _anything(_: Any) -> bool:

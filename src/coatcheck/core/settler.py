@@ -73,6 +73,7 @@ class Settler:
         "_touch_every",
         "_untouched",
         "admits",
+        "ahead",
         "binder",
         "devices",
         "secrecy",
@@ -105,6 +106,7 @@ class Settler:
         self._client = client
         self.binder: Binder | None = None  # the manager has it, if sessions are bound to devices
         self.devices: Devices | None = None  # the manager has it, if new devices are told
+        self.ahead = 0.0  # seconds that our clock is before the store's, by which epochs are told
         self.admits: Callable[[Request], bool] | None = None  # who asks, where anonymous sessions have a limit
         self._passive = frozenset(settings.passive)
         self._touch_every = clocks.touch_every
@@ -204,7 +206,8 @@ class Settler:
         now, client = self._now(), self._client(visit.request)
         data = self.kept(visit, login.ticket, self._encoded(visit))
         record = records.made(self._realm, login.ticket, login, self._clocks, now, client, data)
-        record = replace(record, authenticated_at=visit.arrived)
+        # in the store's time, or a login that was under way at a revocation would outlive it (M10)
+        record = replace(record, authenticated_at=visit.arrived - self.ahead)
         if visit.lasting is not None:
             record = records.lasting(record, visit.lasting, self._clocks)
         cookies = self._handing.write(visit, record, login.ticket, now)
@@ -296,6 +299,8 @@ class Settler:
         ticket = visit.planned = visit.planned or tokens.mint(self._entropy)
         data, client = self.kept(visit, ticket, self._encoded(visit)), self._client(visit.request)
         record = records.made(self._realm, ticket, None, self._clocks, now, client, data)
+        if self.ahead:
+            record = replace(record, created_at=min(now, visit.arrived) - self.ahead)
         if visit.lasting is not None:
             record = records.lasting(record, visit.lasting, self._clocks)
         cookies = self._handing.write(visit, record, ticket, now)

@@ -284,8 +284,10 @@ class AsyncExchange:
             if devices is not None:
                 await self._look_at_device(devices, session)
             try:
+                if visit.login is not None:
+                    await self.floor()  # by how much our clock is ahead of the store's
                 outcome = self.manager.settle(session, status, headers)
-            except StoreError as error:  # the keys of a sealed token are out of reach
+            except StoreError as error:  # or the keys of a sealed token are out of reach
                 outcome = self._failed(Outcome(required=True), error)
             if visit.unguarded:
                 outcome = await self._seen_again(session, outcome)
@@ -473,7 +475,8 @@ class AsyncExchange:
             if abs(now - self._epochs_at) >= EPOCHS_STALE:
                 raise
             return
-        skew = abs(epochs.store_now - self.manager.now())
+        then = self.manager.now()
+        skew = abs(epochs.store_now - then)
         if skew > MOST_SKEW:
             message = f"the store's clock and this process's differ by {skew:.0f} s (at most {MOST_SKEW:.0f}); set them"
             raise StoreError(message)
@@ -497,6 +500,7 @@ class AsyncExchange:
         if self._telling is not None:
             self._telling.here()
         self._floor = max(self._floor, self.manager.learn(epochs.scopes))
+        self.manager.ahead(then - epochs.store_now if now > epochs.store_now else 0.0)
         self._epochs_at = now
 
     async def _look_back(self, now: Instant) -> None:

@@ -280,8 +280,10 @@ class Exchange:
             if devices is not None:
                 self._look_at_device(devices, session)
             try:
+                if visit.login is not None:
+                    self.floor()  # by how much our clock is ahead of the store's
                 outcome = self.manager.settle(session, status, headers)
-            except StoreError as error:  # the keys of a sealed token are out of reach
+            except StoreError as error:  # or the keys of a sealed token are out of reach
                 outcome = self._failed(Outcome(required=True), error)
             if visit.unguarded:
                 outcome = self._seen_again(session, outcome)
@@ -469,7 +471,8 @@ class Exchange:
             if abs(now - self._epochs_at) >= EPOCHS_STALE:
                 raise
             return
-        skew = abs(epochs.store_now - self.manager.now())
+        then = self.manager.now()
+        skew = abs(epochs.store_now - then)
         if skew > MOST_SKEW:
             message = f"the store's clock and this process's differ by {skew:.0f} s (at most {MOST_SKEW:.0f}); set them"
             raise StoreError(message)
@@ -493,6 +496,7 @@ class Exchange:
         if self._telling is not None:
             self._telling.here()
         self._floor = max(self._floor, self.manager.learn(epochs.scopes))
+        self.manager.ahead(then - epochs.store_now if now > epochs.store_now else 0.0)
         self._epochs_at = now
 
     def _look_back(self, now: Instant) -> None:

@@ -165,6 +165,16 @@ def _public(key: rsa.RSAPrivateKey) -> dict[str, Any]:
     return {"kty": "RSA", "e": "AQAB", "n": _number(numbers.n, (numbers.n.bit_length() + 7) // 8)}
 
 
+def private_key(name: str) -> dict[str, Any]:
+    """Return a key with its private parts (RFC 7518 section 6.3.2), as whoever signs has it."""
+    key = rsa_key(name)
+    numbers = key.private_numbers()
+    parts = {"d": numbers.d, "p": numbers.p, "q": numbers.q}
+    parts |= {"dp": numbers.dmp1, "dq": numbers.dmq1, "qi": numbers.iqmp}
+    private = {part: _number(value, (value.bit_length() + 7) // 8) for part, value in parts.items()}
+    return {**_public(key), **private, "kid": name}
+
+
 def _number(value: int, length: int) -> str:
     return _text(value.to_bytes(length))
 
