@@ -47,8 +47,21 @@ FLOORS = (
     {"model"},
     {"presets", "stepup"},
     {
-        *("agents", "clients", "codec", "cookies", "epochs", "facts", "jose", "keyring", "ledger", "markup", "noise"),
-        *("paging", "proofs", "replies", "typed", "visit"),
+        *(
+            "agents",
+            "breaker",
+            "clients",
+            "codec",
+            "cookies",
+            "epochs",
+            "facts",
+            "jose",
+            "keyring",
+            "ledger",
+            "markup",
+            "noise",
+        ),
+        *("paging", "proofs", "replies", "traces", "typed", "visit"),
     },
     {
         *("csrf", "dbsc", "detectors", "exports", "floods", "notices", "policies", "roots", "rotation"),

@@ -37,13 +37,20 @@ class Clients:
 
     def of(self, request: Request) -> Client:
         """Return the client of a request."""
-        agent = request.header(b"user-agent")[:MOST_AGENT].decode("latin-1")
-        return Client(self.address(request), _printable(agent) or None)
+        return Client(self.address(request), self.agent(request))
+
+    def agent(self, request: Request) -> str | None:
+        """Return the user agent, cut and cleaned."""
+        return printable(request.header(b"user-agent")[:MOST_AGENT].decode("latin-1")) or None
+
+    def proxied(self, request: Request) -> bool:
+        """Tell whether a request comes from one of our proxies."""
+        return self._believed(_unmapped(request.peer) if request.peer else None)
 
     def address(self, request: Request) -> str | None:
         """Return the nearest address that is not one of our proxies, or the peer's."""
         peer = _unmapped(request.peer) if request.peer else None
-        if not (self._unix if peer is None else self._proxies and self._trusted(peer)):
+        if not self._believed(peer):
             return peer
         line = request.header(b"x-forwarded-for")
         if len(line) > MOST_FORWARDED:  # what is cut off in the middle is no address
@@ -58,6 +65,9 @@ class Clients:
             if not self._trusted(plain):
                 break
         return address
+
+    def _believed(self, peer: str | None) -> bool:
+        return self._unix if peer is None else bool(self._proxies) and self._trusted(peer)
 
     def _lists(self, address: str) -> bool:
         try:
@@ -110,7 +120,8 @@ def _spelled(text: str) -> str | None:
     return str((ip.version == 6 and ip.ipv4_mapped) or ip)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return a text in which what cannot be printed is replaced."""
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
