@@ -64,7 +64,7 @@ FLOORS = (
         *("paging", "proofs", "replies", "traces", "typed", "visit"),
     },
     {
-        *("csrf", "dbsc", "detectors", "exports", "floods", "notices", "policies", "roots", "rotation"),
+        *("audit", "csrf", "dbsc", "detectors", "exports", "floods", "notices", "policies", "roots", "rotation"),
         *("sealed", "secrecy", "session", "tokens"),
     },
     {"legacy"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import traceback
 from collections.abc import Callable, Iterable
@@ -10,12 +11,16 @@ from time import monotonic, sleep
 from typing import Any
 
 from msgspec import to_builtins
+from msgspec.structs import replace
 
 from ...core import exports, facts
+from ...core.audit import MARGIN, SEALED, faults
 from ...core.model import Client, Event
+from ...core.roots import Roots
+from ...flow.audit import Audit
 from .devices import Device
 from .provider import CLIENT, ISSUER, Outlet, event_token, logout_token
-from .registry import open_row, row
+from .registry import row
 from .rows_cookies import life
 from .rows_csrf import everything_logged
 from .site import ELSEWHERE, Site
@@ -303,7 +308,34 @@ def test_no_line_is_forged(site: Site) -> None:
         expect("whether the log line is plain ASCII", told[0].isascii(), wanted=True)
 
 
-open_row("LOG-10", "The audit trail that proves its own order is not part of this release.")
+@row("LOG-10")
+def test_altered_events_are_seen(site: Site) -> None:
+    """A sealed event that is changed, taken out or added is found; the seals are made by a key that no store has."""
+    secret = os.urandom(32)
+    roots = Roots([secret], os.urandom)
+    trail = Audit(site.control.plain, roots)
+    expect("whether a first seal is made", trail.seal() is not None, wanted=True)
+    whole_day(site)
+    site.clock.wind(2 * MARGIN)
+    sealed = trail.seal()
+    expect("what the seal covers", sealed is not None and sealed.count > 10, wanted=True)
+    expect("what does not fit", trail.verify("" if sealed is None else sealed.name).faults, ())
+    expect(
+        "whether a seal tells an address or a name", "alice" in repr(sealed) or "192.0.2" in repr(sealed), wanted=False
+    )
+    told = _facts(site.events())
+    kept = [one for one in told if one.name == SEALED]
+    victim = next(one for one in told if one.name == "session_logout" or one.detail.get("reason") == "operator")
+    added = Event(name="authn_login_success", at=victim.at, subject="mallory")
+    changed = [one if one is not victim else replace(one, subject="nobody") for one in told]
+    for what, altered in {
+        "changed": changed,
+        "out": [one for one in told if one is not victim],
+        "in": [*told, added],
+    }.items():
+        expect(f"faults with one fact {what}", len(faults(kept, altered, roots)), 1)
+    expect("faults with a seal out", len(faults(kept[:1], told, roots, "" if sealed is None else sealed.name)), 1)
+    expect("whether the key is in what the store has", secret.hex() in site.control.dump(), wanted=False)
 
 
 @row("LOG-11")
