@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .core.breaker import Breaker
 from .core.dbsc import DeviceBinding
 from .core.errors import CoatcheckError, ConfigError, DataError, Refusal, SettledError, StoreError
 from .core.floods import Floods
@@ -29,6 +30,7 @@ __all__ = [
     "Action",
     "AskAgain",
     "AsyncRegistry",
+    "Breaker",
     "CoatcheckError",
     "ConfigError",
     "DataError",

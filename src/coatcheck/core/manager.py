@@ -21,12 +21,12 @@ from msgspec.structs import replace
 
 from . import csrf, epochs, policies, replies, tokens
 from .aftermath import Aftermath
-from .clients import Clients
+from .clients import Clients, printable
 from .cookies import MOST_HEADER, CookieWriter
 from .devices import Devices
 from .errors import ConfigError, Refusal, StoreError
 from .floods import GUESSES, Gate
-from .guards import guard_of
+from .hardening import hardening_of
 from .judge import Judge
 from .model import (
     MOVED,
@@ -48,6 +48,7 @@ from .sealed import Sealer, check_store
 from .session import Session
 from .settings import Keywords, Settings, is_local, settings_of
 from .settler import Settler
+from .traces import Traces
 from .visit import Carry, Visit, carried
 
 if TYPE_CHECKING:
@@ -104,11 +105,12 @@ class SessionManager:
         self._fresh = tuple(chosen.fresh)
         self._renew = inf if self.clocks.renew is None else self.clocks.renew
         self._clients = Clients(chosen.trusted_proxies)
+        self.traces = Traces(chosen.request_id, chosen.node, self._clients.proxied, entropy)
         self._screen = Screen(chosen, self._heard, self._clients.is_secure)
         self._check = self._screen.check
         self._calm = self._screen.calm  # then an ordinary GET is never refused
         self._isolates = chosen.isolate
-        self.guard = guard_of(chosen, self._clients.is_secure)
+        self.hardening = hardening_of(chosen, self._clients.is_secure)
         self._settler = Settler(
             chosen,
             self.clocks,
@@ -320,7 +322,7 @@ class SessionManager:
         visit.origin_proved = bool(token) and self.check_csrf(visit, token)
         if visit.origin_proved or self.settings.missing_headers == "allow":
             return None
-        self._heard("csrf_denied", visit.request)
+        self._heard("csrf_denied", visit.request, reason="no_evidence")
         return replies.cross_origin() if self.settings.csrf == "refuse" else None
 
     # -- sessions of another library ---------------------------------------------------------------------------------
@@ -498,7 +500,7 @@ class SessionManager:
         embedded = csrf.is_embedded(visit.request)
         if self.settings.csrf != "refuse" or (visit.origin_proved and not embedded):
             return
-        self._heard("csrf_denied", visit.request)
+        self._heard("csrf_denied", visit.request, reason="login_embedded" if embedded else "login_no_evidence")
         sentence = (
             "A page of another site asked for this login in a frame, an image or a script; send the user here instead."
             if embedded
@@ -509,7 +511,7 @@ class SessionManager:
 
     def csrf_refusal(self, visit: Visit) -> Refusal:
         """Return the refusal of a request without this session's token."""
-        self._heard("csrf_denied", visit.request)
+        self._heard("csrf_denied", visit.request, reason="no_token")
         sentence = (
             "This needs the CSRF token of your session, in the header X-CSRF-Token or the form's field csrf_token; "
             "the one that came is missing, or of a session that is over. Load the page again."
@@ -568,10 +570,21 @@ class SessionManager:
             ended=None if reauthenticate else visit.ended_because,
         )
 
-    def _heard(self, kind: str, request: Request) -> None:
-        """Count noise: what anybody can cause is never written as it comes (H4)."""
+    def _heard(self, kind: str, request: Request, **why: str) -> None:
+        """Count noise: what anybody can cause is never written as it comes (H4); the summary tells of the last one."""
         address, now = self._clients.address(request), self.now()
-        self.noise.count(kind, address, now, method=request.method, path=request.path)
+        if kind == "csrf_denied" and (origin := request.header(b"origin")):
+            why["origin"] = printable(origin.decode("latin-1"))  # it has no path, in which a secret could be
+        self.noise.count(
+            kind,
+            address,
+            now,
+            method=request.method,
+            path=request.path,
+            agent=self._clients.agent(request) or "none",
+            request_id=self.traces.id_of(request),
+            **why,
+        )
         if kind in GUESSES:
             self._gate.guessed(request, address, now)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 from urllib.parse import urlsplit
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from . import codec, typed
+from .breaker import Breaker
 from .cookies import PREFIXES, CookieSpec, SameSite
 from .csrf import check_origin
 from .dbsc import DeviceBinding, Mode
@@ -72,6 +74,9 @@ class Keywords(TypedDict, total=False):
     new_devices: Literal["ignore", "tell"]
     providers: Sequence[Provider]
     floods: Floods
+    breaker: Breaker | None
+    request_id: str | None
+    node: str | None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +120,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
       subject has not used before, authn_new_device, for `on_event` to tell (docs/detection.md).
     - providers: the identity providers whose logins become sessions here, for `policy show` and for receivers.
     - floods: what one network may do in a while; see `Floods` (docs/floods.md).
+    - breaker: when a store that fails is no longer asked, and for how long; see `Breaker` (docs/events.md).
+    - request_id: the header in which a listed proxy names a request ("X-Request-Id"): events name it so, too. Without
+      one, and from anybody else, each request that is told of gets an id of ours. node: this machine's name in events.
     - legacy: where sessions of other libraries are, which become ours when their browsers come (docs/coming-from.md).
     """
 
@@ -159,6 +167,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     new_devices: Literal["ignore", "tell"] = "ignore"
     providers: Sequence[Provider] = ()
     floods: Floods = Floods()
+    breaker: Breaker | None = Breaker()
+    request_id: str | None = None
+    node: str | None = None
 
     @property
     def device_binding(self) -> DeviceBinding | None:
@@ -246,6 +257,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         yield from problems(self.detectors)
         yield from self.floods.problems()
         yield from listed(self.providers)
+        if self.breaker is not None:
+            yield from self.breaker.problems()
+        for field, pattern in (("request_id", _FIELD), ("node", _NODE)):
+            value = getattr(self, field)
+            if value is not None and not pattern(value):
+                yield f"{field} is {_NAMED[field]} (found {value!r:.40})"
         if not isinstance(self.on_event, Sequence) or not all(map(callable, self.on_event)):
             yield f"on_event is a list of functions, each called with an event (found {self.on_event!r:.80})"
         for kind in self.clear_site_data:
@@ -301,6 +318,12 @@ _LISTS = (
     "origins", "trusted_origins", "csrf_exempt", "exclude", "fresh", "passive", "carry", "trusted_proxies",
     "clear_site_data", "proof_pages",
 )  # fmt: skip
+_FIELD = re.compile(r"[A-Za-z0-9-]{1,64}").fullmatch
+_NODE = re.compile(r"[A-Za-z0-9._:-]{1,100}").fullmatch
+_NAMED = {
+    "request_id": "the name of a header, such as 'X-Request-Id'",
+    "node": "the name of a machine, such as 'web-3'",
+}
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "csrf": ("refuse", "report", "off"),
     "missing_headers": ("allow", "deny"),

@@ -31,7 +31,7 @@ _PROOF = (
 A = TypeVar("A", bound="Reply | Headers")
 
 
-class Guard:
+class Hardening:
     """Adds to answers what guards them."""
 
     __slots__ = ("_hsts", "_isolates", "_pages", "_secure")
@@ -43,7 +43,7 @@ class Guard:
         self._isolates = settings.isolate
         self._pages = proof_pages(settings)
 
-    def guarded(self, request: Request, answer: A, *, private: bool) -> A:
+    def hardened(self, request: Request, answer: A, *, private: bool) -> A:
         """Return an answer, or the headers of one, with what is missing; `private`: it looked at the session."""
         if request.kind != "http":
             return answer
@@ -67,11 +67,11 @@ class Guard:
         return [*answer, *more]  # type: ignore[return-value]
 
 
-def guard_of(settings: Settings, secure: Callable[[Request], bool]) -> Guard | None:
+def hardening_of(settings: Settings, secure: Callable[[Request], bool]) -> Hardening | None:
     """Return what guards the answers of an application; None: nothing is to be added to any."""
     if not settings.hsts and not settings.isolate and not proof_pages(settings):
         return None
-    return Guard(settings, secure)
+    return Hardening(settings, secure)
 
 
 def _says_who_frames(given: Headers) -> bool:
