@@ -63,7 +63,7 @@ FACTS: Final[Mapping[str, Kind]] = MappingProxyType(
         "session_converted": _fact("a session of another library became one of ours", "source", "issued_at"),
         "session_token_reuse": _fact(
             "a superseded token was presented",
-            *("kind", "superseded_for", *_KNOWN),
+            *("kind", "superseded_for", "ended", *_KNOWN),
             levels=("info", "warning", "critical"),
         ),
         "session_use_after_expire": _fact(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import sleep, time
 from typing import Any
 
-from ..core import epochs, facts, realms, rotation
+from ..core import epochs, facts, realms
 from ..core.errors import ConfigError, DataError, StoreError
 from ..core.model import (
     Because,
@@ -113,11 +113,13 @@ class Registry:
         Once the key is revoked its cookies open nothing (`coatcheck keys revoke`); this tells the sessions' owners and
         the audit trail why, and empties the lists of sessions. One commit for each of them.
         """
+        from ..core.rotation import may_have_sealed  # it stands on the cipher, which few need
+
         ended, cursor = 0, None
         while True:
             page = self._store.find(Query(realm=self._one_realm(), cursor=cursor))
             for record in page.items:
-                if rotation.may_have_sealed(record, since, until):
+                if may_have_sealed(record, since, until):
                     ended += self.revoke(record.handle, "key_rotation", actor=actor)
             cursor = page.cursor
             if cursor is None:
