@@ -68,10 +68,13 @@ class Judge:
         self._tenants: Mapping[str, Instant] = {}
 
     def learn(self, tenants: Mapping[str, Instant]) -> None:
-        """Take note of the moments before which nothing of a tenant counts; they never go back."""
-        if tenants and tenants != self._tenants:
-            self._tenants = {name: max(at, self._tenants.get(name, at)) for name, at in tenants.items()}
-            self._plain = False
+        """Take note of the moments before which nothing of a tenant counts; they never go back.
+
+        Nor do they go where the store has one no more: it forgot it after its time, or lost it in a failover.
+        """
+        known = self._tenants
+        if not tenants.items() <= known.items():
+            self._tenants = {**known, **{name: max(at, known.get(name, at)) for name, at in tenants.items()}}
 
     def judge(self, visit: Visit, ticket: Ticket, record: Record | None, floor: Instant) -> None:
         """Leave in the visit what a ticket is worth, given the record under its handle; see `SessionManager.open`."""
@@ -91,7 +94,10 @@ class Judge:
             return self._ended(visit, record)
         idle = record.idle_for
         in_time = now < record.expires_at and (idle is None or now < record.seen_at + idle)
-        if not (in_time and self._plain and not floor) and standing is not _STALE:
+        if record.tenant is not None and self._tenants:
+            floor = max(floor, self._tenants.get(record.tenant, 0.0))
+        counts = not floor or (record.authenticated_at or record.created_at) >= floor
+        if not (in_time and counts and self._plain) and standing is not _STALE:
             why = self.over(record, now, floor)
             if why is not None:
                 return self._end(visit, record, why)

@@ -59,6 +59,8 @@ _LOOK_LATER: Final = _text(sql.LOOK_LATER)
 _DELETE: Final = _text(sql.DELETE)
 _EPOCH: Final = _text(sql.EPOCH)
 _SCOPES: Final = _text(sql.SCOPES)
+_HAS_OLD_SCOPES: Final = _text(sql.HAS_OLD_SCOPES)
+_FORGET_SCOPES: Final = _text(sql.FORGET_SCOPES)
 _META: Final = _text(sql.META)
 _KEYS: Final = _text(sql.KEYS)
 _SET_META: Final = _text(SET_META)
@@ -226,10 +228,13 @@ def renew_generation(link: Link, generation: str) -> Done[str]:
 def purge(link: Link, limit: int, now: Instant, tombstone: float) -> Done[int]:
     """End overdue records and delete old tombstones in one short transaction; return how many.
 
-    0 means that nothing is due.
+    0 means that nothing is due. Epochs that no session can be older than are forgotten.
     """
     done: Done[int] = (0, ())
     link.sync(full=False)
+    old = sql.old_scopes(now)
+    if link.db.execute(_HAS_OLD_SCOPES, old).fetchall():
+        link.db.execute(_FORGET_SCOPES, old)
     while not done[0] and limit > 0 and link.db.execute(_IS_DUE, (now,)).fetchall():
         done = _purge_batch(link.db, min(limit, PURGE_ROWS), now, tombstone)
     return done
