@@ -2,7 +2,7 @@
 
 Rules
 - A commit is `begin immediate` ... `commit` with nothing in between that could wait: no lock, no log, no callback.
-- Update and Touch are one conditional statement; only a refusal is looked into.
+- Update and Touch are one conditional statement, and alone they need no more; only a refusal is looked into.
 - Cursors are drained before anything returns, so that no reader pins the write-ahead log.
 """
 
@@ -111,10 +111,12 @@ def commit(
     db = link.db
     execute = db.execute
     link.sync(full=durable)
+    table = _Rows(execute, commit_id, tombstone)
+    if not durable and len(changes) == 1 and not changes[0].events and _alone(table, changes[0], commit_id, now):
+        return None, ()
     before = db.total_changes
     execute("begin immediate")
     try:
-        table = _Rows(execute, commit_id, tombstone)
         conflict = ledger.apply(table, commit_id, changes, now)
         if conflict is not None:
             execute("rollback")
@@ -127,6 +129,14 @@ def commit(
         _undo(db)
         raise
     return None, table.written
+
+
+def _alone(table: _Rows, change: Change, commit_id: bytes, now: Instant) -> bool:
+    """Apply a write, or activity, by statements that are each a transaction; tell whether no more is to be done."""
+    if isinstance(change, Touch):
+        table.touch(change, now)  # it may change nothing
+        return True
+    return isinstance(change, Update) and table.swap(change, commit_id, now)
 
 
 def checkpoint(link: Link) -> bool:
