@@ -227,17 +227,17 @@ class Judge:
     def _weighed(self, visit: Visit, record: Record) -> policies.Verdict:
         """Ask the detectors what is strange about a request, and the policies what follows; leave it in the visit."""
         now, request = visit.arrived, visit.request
+        client = None
         if self._detectors and record.subject is not None:
+            client = self._clients.of(request)
             registers = self.binder is not None and self.binder.registers(request)
-            sight = Sight(request, self._clients.of(request), registers)
-            visit.signals = inspected(self._detectors, record, sight, now)
+            visit.signals = inspected(self._detectors, record, Sight(request, client, registers), now)
         verdict = self.verdict(record, now, visit.signals)
         visit.step_up = verdict.action is policies.Action.STEP_UP
         visit.doubted = visit.step_up and verdict.everything
         visit.due = verdict.action is policies.Action.RENEW
-        if not visit.signals:
+        if client is None or not visit.signals:
             return verdict
-        client = self._clients.of(request)
         if visit.due:  # an answer that is later than a whole renewal must not find two of them (docs/why/token.md)
             visit.due = record.used_at is not None and now >= record.used_at + 4 * self._grace
             visit.moved = client
