@@ -210,10 +210,10 @@ class SessionManager:
         visit = Visit(self, request, self.now())
         if isinstance(ticket, Ticket):
             self.judge.judge(visit, ticket, record, floor)
+            if visit.answer is not None:
+                return visit.answer
         else:
             visit.bare = ticket is _NO_COOKIE
-        if visit.answer is not None:
-            return visit.answer
         if self.sockets_of is not None and request.kind == "websocket" and self._is_full(visit):
             return replies.TOO_MANY_SOCKETS
         if request.method in _SAFE or self.settings.csrf == "off":
@@ -439,6 +439,10 @@ class SessionManager:
         return binder.refresh(request, name, record, over)
 
     # -- settle ------------------------------------------------------------------------------------------------------
+
+    def settle_read(self, session: Session, status: int, headers: Headers) -> Outcome | None:
+        """Return what an exchange leaves that only read, or did not look at all; None: `settle` has more to do."""
+        return self._settler.settle_read(session.visit, status, headers)
 
     def settle(self, session: Session, status: int, headers: Headers) -> Outcome:
         """Return what this exchange leaves to be committed, and the cookies that may go out once it is.

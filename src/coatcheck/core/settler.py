@@ -115,25 +115,38 @@ class Settler:
         kind = settings.data
         self._untouched = b"" if kind is None else codec.encode(typed.from_type(typed.to_type({}, kind)))
 
+    def settle_read(self, visit: Visit, status: int, headers: Headers) -> Outcome | None:
+        """Return what an exchange leaves that only read, or did not look at all; None: see `settle`.
+
+        In one look, since most are like that: nothing was asked for, nothing changed, nothing is due.
+        """
+        if visit.asked or visit.wrote or visit.due:
+            return None
+        record = visit.record
+        if record is None:
+            if visit.wanted or visit.data:
+                return None
+        elif (
+            visit.standing != _CURRENT
+            or record.used_at is None
+            or visit.arrived >= record.used_at + self._renew
+            or visit.arrived >= record.seen_at + self._quiet
+            or (visit.lent and not codec.is_unchanged(visit.base, visit.data))
+        ):
+            return None
+        visit.status, visit.headers = status, headers
+        return _LOOKED if visit.consulted else _NOTHING
+
     def settle(self, visit: Visit, status: int, headers: Headers) -> Outcome:
         """Return what this exchange leaves to be committed, and the headers that may go out once it is.
 
         Raises DataError, naming key and type, for a value that a session cannot keep.
         """
+        read = self.settle_read(visit, status, headers)
+        if read is not None:
+            return read
         visit.status, visit.headers = status, headers
         record = visit.record
-        if (
-            record is not None  # the ordinary read, in one look: nothing was asked for, nothing changed, nothing is due
-            and not visit.asked
-            and not visit.wrote
-            and not visit.due
-            and visit.standing == _CURRENT
-            and record.used_at is not None
-            and visit.arrived < record.used_at + self._renew
-            and visit.arrived < record.seen_at + self._quiet
-            and (not visit.lent or codec.is_unchanged(visit.base, visit.data))
-        ):
-            return _LOOKED if visit.consulted else _NOTHING
         failed = status >= 500 and not visit.kept
         if visit.reads_only:
             outcome = self._settle_reads_only(visit)

@@ -199,14 +199,14 @@ class AsyncExchange:
             if self._keys is not None:
                 await self._keys.look()
             ticket = manager.identify(request)
-            if isinstance(ticket, Reply):
-                return await self._refused(request, ticket)
             if isinstance(ticket, Ticket):
                 if abs(manager.now() - self._epochs_at) >= EPOCHS_EVERY:
                     await self._look_at_epochs()
                 if self._glance is not None and (copied := self._copied(request, ticket)) is not None:
                     return copied
                 record = await self._at.load(ticket.handle)
+            elif isinstance(ticket, Reply):
+                return await self._refused(request, ticket)
             elif not self._salted:
                 await self._look_at_epochs()  # a login must find its subject's shard
             session = None
@@ -287,6 +287,25 @@ class AsyncExchange:
             raise Refusal(
                 self._unavailable(visit.request), "the session could not be confirmed: the store is away"
             ) from error
+
+    def finish_read(self, session: Session, status: int, headers: Headers) -> Headers | None:
+        """Return the response's headers where the session was read, or not even that; None: `finish` has more to do.
+
+        For adapters that can spare themselves the waiting: `finish` alone does the same.
+        """
+        visit = session.visit
+        if visit.outcome is not None or self._hardening is not None:
+            return None
+        try:
+            visit.outcome = outcome = self.manager.settle_read(session, status, headers)
+        except Exception:  # noqa: BLE001 - `finish` meets it again, and tells of it
+            return None
+        return None if outcome is None else dress(headers, outcome)
+
+    def is_closed(self, session: Session) -> bool:
+        """Tell whether `close` has nothing to do."""
+        visit = session.visit
+        return not (visit.wrote or visit.lent or visit.asked) and self.manager.noise.since is None
 
     async def finish(self, session: Session, status: int, headers: Headers) -> Reply | Headers:
         """Commit what the exchange leaves and return the response's headers, or the answer that replaces it.

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from ..core.epochs import KEPT, TENANT
 from ..core.errors import ConfigError, StoreError, Unreadable
 from ..core.ledger import MAX_SKEW
 from ..core.model import Client, Event, EventQuery, Instant, Query, Record, Trace
@@ -50,6 +51,9 @@ LOOK_LATER: Final = "update {p}sessions set due_at = ? where handle = ?"
 DELETE: Final = "delete from {p}sessions where handle = ?"
 EPOCH: Final = "select epoch from {p}subjects where realm = ? and subject = ?"
 SCOPES: Final = "select scope, epoch from {p}epochs"
+_OLD_SCOPES: Final = "from {p}epochs where scope like ? and epoch < {now} - ?"
+HAS_OLD_SCOPES: Final = f"select 1 {_OLD_SCOPES} limit 1"
+FORGET_SCOPES: Final = f"delete {_OLD_SCOPES}"
 META: Final = "select value from {p}meta where name = ?"
 KEYS: Final = "select name, value from {p}meta where name >= 'keys:' and name < 'keys;'"
 ADD_KEY: Final = "insert into {p}meta (name, value) values (?, ?) on conflict (name) do nothing"
@@ -238,6 +242,11 @@ def event_of(row: Row) -> Event:
         noise=bool(noise),
         trace=trace,
     )
+
+
+def old_scopes(*now: Instant) -> tuple[object, ...]:
+    """Return the values of HAS_OLD_SCOPES and FORGET_SCOPES; no `now`: {now} is no value."""
+    return (f"{TENANT}%", *now, KEPT)
 
 
 def find_statement(query: Query, now: Instant | None) -> tuple[str, list[object]]:
