@@ -121,6 +121,7 @@ def body_of(event: Event) -> bytes:
         "subject": event.subject,
         "address": None if client is None else client.address,
         "agent": None if client is None else client.agent,
+        "request_id": None if event.trace is None else event.trace.request_id,
         "detail": event.detail,
     }
     when = datetime.fromtimestamp(event.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
