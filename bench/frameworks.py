@@ -382,6 +382,37 @@ def litestar_memory() -> dict[str, Any]:
     }
 
 
+# Sanic.
+
+
+def sanic_memory() -> dict[str, Any]:
+    """Return sanic-sessions in memory beside our memory store: Sanic and sanic-ext have none of their own."""
+    import sanic_sessions
+    from sanic import Request, Sanic, text
+    from sanic.response import HTTPResponse
+
+    from coatcheck import MemoryStore
+    from coatcheck.adapters.sanic import Coatcheck
+
+    Sanic.test_mode = True  # or the second application of a process does not start
+
+    def application(name: str, *, session: bool = True) -> Any:
+        app: Any = Sanic(name, configure_logging=False)
+
+        @app.get("/<name:str>")
+        async def page(request: Request, name: str) -> HTTPResponse:
+            if session:
+                ACTS[name](request.ctx.session)
+            return text("ok")
+
+        return app
+
+    bare, theirs, ours = application("bare", session=False), application("theirs"), application("ours")
+    sanic_sessions.Session(theirs, sanic_sessions.InMemorySessionInterface(secure=True, samesite="Lax"))
+    Coatcheck(ours, store=MemoryStore().as_async(), origins=["https://localhost"])
+    return {"bare": Asgi(bare), "theirs": Asgi(theirs), "ours": Asgi(ours)}
+
+
 # Starlette.
 
 
@@ -427,6 +458,7 @@ ROWS: dict[str, Callable[[], dict[str, Any]]] = {
     "flask cookie": flask_cookie,
     "flask-session, redis": flask_session_redis,
     "litestar, memory": litestar_memory,
+    "sanic, memory": sanic_memory,
     "starlette cookie": starlette_cookie,
 }
 
