@@ -386,7 +386,7 @@ def litestar_memory() -> dict[str, Any]:
 
 
 class SanicCase(Asgi):
-    """A Sanic application; each rewrites Sanic's own methods for its signals when it starts, so they are its own here."""
+    """A Sanic application, and what its start made of Sanic's own methods, which it rewrites for its signals."""
 
     def __init__(self, app: Any) -> None:
         """Start the application, and keep what it made of Sanic."""

@@ -18,34 +18,32 @@ from concurrent.futures import ProcessPoolExecutor
 
 from coatcheck.testing.conformance import Report, Verdict, judge
 
-from .adapters import EVERY
+from .adapters import EVERY, adapter
 from .test_conformance import unlike
-
-NAMES = tuple(adapter.name for adapter in EVERY)
 
 
 def judged(name: str, rows: Sequence[str]) -> tuple[Report, float, float]:
     """Return what is found on an adapter, with the seconds that it took of this process and of the clock."""
     logging.getLogger().addHandler(logging.NullHandler())  # or each attack is written to this terminal
-    adapter = next(one for one in EVERY if one.name == name)
+    chosen = adapter(name)
     began, work = time.monotonic(), time.process_time()
-    report = judge(adapter, rows)
+    report = judge(chosen, rows)
     return report, time.process_time() - work, time.monotonic() - began
 
 
 def main(arguments: Sequence[str]) -> int:
     """Judge and print; return 1 where anything is not as we say."""
     parser = argparse.ArgumentParser(prog="tests.conformance.everywhere", description=__doc__.partition("\n")[0])
-    parser.add_argument("adapters", nargs="*", metavar="ADAPTER", help=f"of {', '.join(NAMES)}; all if none")
+    parser.add_argument("adapters", nargs="*", metavar="ADAPTER", help=f"of {', '.join(EVERY)}; all if none")
     parser.add_argument("--rows", nargs="+", default=[], metavar="ID", help="these rows; all if none")
     parser.add_argument("--processes", type=int, default=2, help="how many at a time (2)")
     chosen = parser.parse_args(arguments)
-    unknown = sorted(set(chosen.adapters) - set(NAMES))
+    unknown = sorted(set(chosen.adapters) - set(EVERY))
     if unknown:
-        parser.error(f"there is no adapter {', '.join(unknown)}; there are {', '.join(NAMES)}")
+        parser.error(f"there is no adapter {', '.join(unknown)}; there are {', '.join(EVERY)}")
     print(f"{'':20} {' '.join(f'{verdict:>14}' for verdict in Verdict)} {'CPU s':>7} {'s':>5}", flush=True)
     odd = 0
-    names = chosen.adapters or NAMES
+    names = chosen.adapters or EVERY
     with contextlib.ExitStack() as stack:
         each: Callable[..., Iterable[tuple[Report, float, float]]] = map
         if chosen.processes > 1:

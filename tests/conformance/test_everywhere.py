@@ -4,7 +4,8 @@ import pytest
 
 from coatcheck.testing.conformance import Finding, Verdict
 
-from .everywhere import NAMES, main
+from .adapters import EVERY, framework_of
+from .everywhere import main
 from .test_conformance import unlike
 
 
@@ -19,7 +20,7 @@ def test_it_knows_no_other_adapter(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["Bottle"])
     assert "there is no adapter Bottle" in capsys.readouterr().err
-    assert len({name.partition(",")[0].partition(" ")[0] for name in NAMES}) == 12
+    assert len({framework_of(name) for name in EVERY}) == 12
 
 
 def test_what_is_worse_or_better_than_we_say_is_told() -> None:

@@ -13,10 +13,10 @@ import pytest
 
 from coatcheck import Floods
 from coatcheck.testing.browser import Browser
-from coatcheck.testing.conformance import Adapter, Site
+from coatcheck.testing.conformance import Site
 from coatcheck.testing.drivers import until
 
-from .adapters import EVERY
+from .adapters import EVERY, adapter, framework_of
 
 HTML = {"accept": "text/html,*/*;q=0.8"}
 MONEY = {"to": "bob", "amount": "10"}
@@ -25,31 +25,26 @@ SETTINGS: dict[str, Any] = {
     "floods": Floods(sockets=2),
     "login_url": "/login?plain=1",
 }
-SOCKETS = tuple(adapter for adapter in EVERY if "socket" in adapter.can)
+SOCKETS = tuple(name for name in EVERY if "socket" in adapter(name).can)
 
 
-def opened(adapter: Adapter) -> Iterator[Site]:
-    with Site.opened(adapter, **SETTINGS) as site:
+@pytest.fixture(scope="module", params=EVERY)
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    """Return the site of this adapter: one for all tests, which come with users of their own."""
+    with Site.opened(adapter(request.param), **SETTINGS) as site:
         yield site
 
 
-@pytest.fixture(scope="module", params=EVERY, ids=lambda adapter: adapter.name)
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
-    """Return the site of this adapter: one for all tests, which come with users of their own."""
-    yield from opened(request.param)
-
-
-@pytest.fixture(params=EVERY, ids=lambda adapter: adapter.name)
+@pytest.fixture(params=EVERY)
 def adapter_site(request: pytest.FixtureRequest) -> Iterator[Callable[..., Site]]:
     """Return a maker of sites of this adapter, with settings of the test's own."""
-    with Site.opened(request.param) as parent:
+    with Site.opened(adapter(request.param)) as parent:
         yield parent.with_settings
 
 
 def test_every_framework_is_here() -> None:
-    names = {adapter.name.partition(",")[0].partition(" ")[0] for adapter in EVERY}
-    assert len(names) == 12
-    assert {adapter.name for adapter in EVERY} - {adapter.name for adapter in SOCKETS} == {
+    assert len({framework_of(name) for name in EVERY}) == 12
+    assert set(EVERY) - set(SOCKETS) == {
         *("WSGI", "Flask", "Flask, awaited", "Pyramid", "Django", "Django, sync", "Sanic over ASGI"),
     }
 
@@ -175,10 +170,10 @@ def test_what_acts_is_shown_again_and_done_once(site: Site) -> None:
 # -- sockets of a session (D63, M8) ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("adapter", SOCKETS, ids=lambda adapter: adapter.name)
-def test_a_session_has_so_many_sockets_and_no_more(adapter: Adapter) -> None:
+@pytest.mark.parametrize("name", SOCKETS)
+def test_a_session_has_so_many_sockets_and_no_more(name: str) -> None:
     """A further handshake is refused before its handler runs, until one of them is closed; nobody else's is."""
-    with Site.opened(adapter, **SETTINGS) as site:
+    with Site.opened(adapter(name), **SETTINGS) as site:
         browser, other = site.logged_in("sue"), site.logged_in("bob")
         handle = (browser.token or "").split(".")[1]
         number = site.control.manager.sockets_of

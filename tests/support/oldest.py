@@ -7,7 +7,8 @@ python3 run oldest --keep flask       keep the environment, under .cache/oldest,
 python3 run oldest flask -- -k login  what follows -- goes to pytest
 
 Only the framework and what the extra names beside it are old; all else is what a user would get today. What an old
-framework cannot be run with, and does not say, stands in BESIDE.
+framework cannot be run with, and does not say, stands in BESIDE. Unless options for pytest narrow it, every row of the
+conformance suite is judged there, too.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from typing import Final
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tests.conformance.adapters import EVERY, framework_of
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PLACE: Final = ROOT / ".cache" / "oldest"
@@ -100,12 +103,22 @@ def tried(framework: str, options: Sequence[str], *, newest: bool, keep: bool) -
     command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *own, *MORE.get(framework, []), *options]
     done = subprocess.run(command, cwd=ROOT, env=entered(place), check=False, stdout=subprocess.PIPE, text=True)
     print(done.stdout, flush=True)
+    rows = "" if options else conforming(python, place, framework)
     last = re.findall(r"^(?:=+ )?(\d+ \w+.*?)(?: in [\d.]+.*)?$", done.stdout, re.MULTILINE)
     said = last[-1] if last else f"pytest ended with {done.returncode}"
     version = versions(python, [requirement.name for requirement in wanted(framework)])
     if not keep:
         shutil.rmtree(place)
-    return f"{version}: {said}", done.returncode != 0
+    return f"{version}: {said}{rows}", done.returncode != 0 or "not as we say" in rows
+
+
+def conforming(python: Path, place: Path, framework: str) -> str:
+    """Judge every row of the conformance suite on a framework; return what became of it, to be added to a line."""
+    names = [name for name in EVERY if framework_of(name) == framework]
+    command = [str(python), "-W", "ignore", "-m", "tests.conformance.everywhere", *names]
+    done = subprocess.run(command, cwd=ROOT, env=entered(place), check=False, stdout=subprocess.PIPE, text=True)
+    print(done.stdout, flush=True)
+    return ", every row as we say" if done.returncode == 0 else ", rows that are not as we say"
 
 
 def wanted(framework: str) -> list[Requirement]:
