@@ -3,8 +3,11 @@
 import asyncio
 import itertools
 import json
+import sys
+import unittest
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
@@ -44,6 +47,8 @@ from coatcheck.adapters.django.channels import (  # noqa: E402
 from coatcheck.adapters.django.models import StoredSession  # noqa: E402
 from coatcheck.adapters.django.site import site  # noqa: E402
 from coatcheck.core.errors import ConfigError  # noqa: E402
+
+from .test_django import written  # noqa: E402
 
 COOKIE = "__Host-session"
 HERE = "https://testserver"
@@ -544,3 +549,16 @@ async def test_what_is_no_connection_goes_through() -> None:
 
     await ours.SessionMiddleware(app)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
     assert heard == [{"type": "lifespan"}]
+
+
+def test_what_the_document_says_works(database: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The consumer, the application and the test of docs/frameworks/django.md."""
+    consumers = ModuleType("consumers")
+    exec(written("consumers.py"), vars(consumers))
+    monkeypatch.setitem(sys.modules, "consumers", consumers)
+    names: dict[str, Any] = {"__name__": "document"}
+    exec(written("asgi.py"), names)
+    exec(written("test_chat.py"), names)
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(names["ChatTest"]).run(result)
+    assert (result.testsRun, result.errors, result.failures) == (1, [], [])

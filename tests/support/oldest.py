@@ -3,6 +3,7 @@
 python3 run oldest                    every framework, one after the other
 python3 run oldest flask quart        these
 python3 run oldest --newest django    the newest versions that this Python can have
+python3 run oldest --newest --python 3.13 django    that another Python can have, as uv finds it (or its path)
 python3 run oldest --keep flask       keep the environment, under .cache/oldest, for the next run
 python3 run oldest flask -- -k login  what follows -- goes to pytest
 
@@ -34,7 +35,10 @@ EXTRAS: Final[dict[str, list[str]]] = PROJECT["optional-dependencies"]
 
 #: tests of each framework's adapter, beside tests/adapters/test_<framework>*.py
 MORE: Final = {
-    "django": ["tests/stores/test_django.py", "tests/examples/test_django.py"],
+    "django": [
+        *("tests/adapters/test_csrf_django.py", "tests/stores/test_django.py"),
+        *("tests/examples/test_channels.py", "tests/examples/test_django.py"),
+    ],
     "fastapi": ["tests/adapters/test_journey.py"],
     "pyramid": ["tests/examples/test_pyramid.py"],
     "starlette": ["tests/adapters/test_journey.py"],
@@ -71,6 +75,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python3 run oldest", description=__doc__.partition("\n")[0])
     parser.add_argument("frameworks", nargs="*", metavar="FRAMEWORK", help=f"of {', '.join(FRAMEWORKS)}; all if none")
     parser.add_argument("--newest", action="store_true", help="the newest versions instead of the oldest")
+    parser.add_argument(
+        "--python", metavar="PYTHON", default=sys.executable, help="a version or path; this one if none"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the environments for the next run")
     chosen = parser.parse_args(arguments[:cut])
     unknown = sorted(set(chosen.frameworks) - set(FRAMEWORKS))
@@ -80,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
     for framework in chosen.frameworks or FRAMEWORKS:
         started = time.monotonic()
         try:
-            outcome, bad = tried(framework, arguments[cut + 1 :], newest=chosen.newest, keep=chosen.keep)
+            outcome, bad = tried(framework, arguments[cut + 1 :], chosen)
         except NoEnvironmentError as error:
             outcome, bad = str(error), True
         failed = failed or bad
@@ -91,11 +98,13 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def tried(framework: str, options: Sequence[str], *, newest: bool, keep: bool) -> tuple[str, bool]:
+def tried(framework: str, options: Sequence[str], chosen: argparse.Namespace) -> tuple[str, bool]:
     """Return what became of a framework's tests, in a line, and whether they failed."""
-    place = PLACE / f"{framework}-{'newest' if newest else 'oldest'}"
-    pins = [] if newest else floors(framework)
-    python = made(place, framework, pins)
+    base = chosen.python
+    other = "" if base == sys.executable else "-" + re.sub(r"[^\w.]+", "-", base).strip("-")
+    place = PLACE / f"{framework}-{'newest' if chosen.newest else 'oldest'}{other}"
+    pins = [] if chosen.newest else floors(framework, base)
+    python = made(place, framework, pins, base)
     own = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests/adapters").glob(f"test_{framework}*.py"))
     command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *own, *MORE.get(framework, []), *options]
     done = subprocess.run(command, cwd=ROOT, env=entered(place), check=False, stdout=subprocess.PIPE, text=True)
@@ -103,7 +112,7 @@ def tried(framework: str, options: Sequence[str], *, newest: bool, keep: bool) -
     last = re.findall(r"^(?:=+ )?(\d+ \w+.*?)(?: in [\d.]+.*)?$", done.stdout, re.MULTILINE)
     said = last[-1] if last else f"pytest ended with {done.returncode}"
     version = versions(python, [requirement.name for requirement in wanted(framework)])
-    if not keep:
+    if not chosen.keep:
         shutil.rmtree(place)
     return f"{version}: {said}", done.returncode != 0
 
@@ -113,21 +122,21 @@ def wanted(framework: str) -> list[Requirement]:
     return [Requirement(line) for line in EXTRAS[framework]]
 
 
-def floors(framework: str) -> list[str]:
-    """Return the oldest version of each of them that this Python can have."""
+def floors(framework: str, base: str) -> list[str]:
+    """Return the oldest version of each of them that a Python can have."""
     lines = [*PROJECT["dependencies"], *EXTRAS[framework]]
-    command = [uv(), "pip", "compile", "-", "--resolution", "lowest-direct", "--python", sys.executable, "--quiet"]
+    command = [uv(), "pip", "compile", "-", "--resolution", "lowest-direct", "--python", base, "--quiet"]
     command += ["--no-header", "--no-annotate"]
     found = attempt(command, "\n".join(lines))
     pins = {canonicalize_name(Requirement(line).name): line for line in found.splitlines() if "==" in line}
     return [pins[canonicalize_name(requirement.name)] for requirement in wanted(framework)]
 
 
-def made(place: Path, framework: str, pins: list[str]) -> Path:
+def made(place: Path, framework: str, pins: list[str], base: str) -> Path:
     """Make an environment with coatcheck, all that its tests need, and the pinned framework; return its Python."""
     python = place / "bin" / "python"
     if not python.exists():
-        attempt([uv(), "venv", "--quiet", "--python", sys.executable, str(place)])
+        attempt([uv(), "venv", "--quiet", "--python", base, str(place)])
     beside = BESIDE.get(framework, []) if pins else []
     said = {canonicalize_name(Requirement(line).name) for line in (*pins, *beside)}
     others = [*PROJECT["dependencies"], *everything(framework)]
@@ -149,10 +158,10 @@ def everything(framework: str) -> list[str]:
 def versions(python: Path, names: Sequence[str]) -> str:
     """Return which versions are installed of some packages."""
     code = (
-        "import sys; from importlib.metadata import version as v; print(', '.join(f'{n} {v(n)}' for n in sys.argv[1:]))"
+        "import sys; from importlib.metadata import version as v; print(*(f'{n} {v(n)}' for n in sys.argv[1:]), "
+        "f'Python {sys.version.split()[0]}', sep=', ')"
     )
-    shown = attempt([str(python), "-c", code, *names]).strip()
-    return f"{shown}, Python {sys.version.split()[0]}"
+    return attempt([str(python), "-c", code, *names]).strip()
 
 
 def entered(place: Path) -> dict[str, str]:
