@@ -46,7 +46,7 @@ from coatcheck.adapters.django.channels import (  # noqa: E402
 )
 from coatcheck.adapters.django.models import StoredSession  # noqa: E402
 from coatcheck.adapters.django.site import site  # noqa: E402
-from coatcheck.core.errors import ConfigError  # noqa: E402
+from coatcheck.core.errors import ConfigError, SettledError  # noqa: E402
 
 from .test_django import written  # noqa: E402
 
@@ -202,9 +202,32 @@ async def test_a_stranger_is_nobody_and_a_socket_hands_out_no_session(app: Any, 
     async with connected(app) as ask:
         assert (await ask())["user"] == "AnonymousUser"
         assert (await ask(write="x", save=1))["said"].startswith("SettledError: saving this session needs a cookie")
+        assert (await ask(logout=1))["said"] is None
     forged = ann.token[:-1] + ("A" if ann.token[-1] != "A" else "B")
     async with connected(app, forged) as ask:
         assert (await ask())["user"] == "AnonymousUser"
+    assert await StoredSession.objects.acount() == before
+
+
+async def test_a_save_before_the_socket_is_accepted_counts_and_begins_no_session(ann: Someone) -> None:
+    class Early(Chat):
+        async def connect(self) -> None:
+            self.scope["session"]["said"] = "early"
+            await self.scope["session"].asave()
+            await self.scope["session"].asave()
+            await super().connect()
+
+    async with connected(AuthMiddlewareStack(Early.as_asgi()), ann.token) as ask:
+        assert (await ann.data())["said"] == "early"
+        assert (await ask(write="late", save=1))["said"] is None
+    assert (await ann.data())["said"] == "late"
+    before = await StoredSession.objects.acount()
+
+    async def connects() -> Any:
+        return {"type": "websocket.connect"}
+
+    with pytest.raises(SettledError):
+        await AuthMiddlewareStack(Early.as_asgi())(line(None).scope, connects, None)
     assert await StoredSession.objects.acount() == before
 
 
