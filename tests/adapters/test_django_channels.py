@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import sys
+import threading
 import unittest
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -46,6 +47,7 @@ from coatcheck.adapters.django.channels import (  # noqa: E402
 )
 from coatcheck.adapters.django.models import StoredSession  # noqa: E402
 from coatcheck.adapters.django.site import site  # noqa: E402
+from coatcheck.adapters.django.store import DjangoStore  # noqa: E402
 from coatcheck.core.errors import ConfigError, SettledError  # noqa: E402
 
 from .test_django import written  # noqa: E402
@@ -460,7 +462,9 @@ async def test_a_socket_hears_of_its_end_from_a_blocking_store_that_tells(store:
 
 async def test_how_often_a_store_is_asked_that_tells_nothing_is_a_setting(store: Any) -> None:
     store.tells = False
-    with project(store, WATCH_EVERY=0.02):
+    with project(store, WATCH_EVERY=0.02, WATCH_RECHECK=7):
+        watching = ours._door().watching
+        assert (watching.every, watching.recheck) == (0.02, 7)
         token = begun(store)
         async with connected(SessionMiddlewareStack(Mute.as_asgi()), token) as ask:
             SessionStore(token).delete()
@@ -559,9 +563,26 @@ async def test_a_stack_follows_the_settings(store: Any) -> None:
     app = SessionMiddlewareStack(Mute.as_asgi())
     for one in (store, MemoryStore()):
         with project(one):
-            async with connected(app, begun(one)) as _:
-                assert ours._door().store is not None
+            async with connected(app, begun(one)):
+                assert isinstance(ours._door().store, ours.AwaitedStore) == (one is store)
                 assert Mute.last.scope["session"]["n"] == 1
+                assert Mute.last.scope["cookies"]["other"] == "1"
+
+
+async def test_djangos_own_connection_is_used_in_djangos_thread_and_nothing_else_is() -> None:
+    class Noting(DjangoStore):
+        def load(self, handle: str) -> Any:
+            return threading.get_ident()
+
+    class Other:
+        listeners: ClassVar[list[Any]] = []
+        sharded = True
+        load = Noting.load
+
+    djangos = await sync_to_async(threading.get_ident)()
+    assert await ours.AwaitedStore(Noting()).load("h") == djangos
+    assert await ours.AwaitedStore(Other()).load("h") != djangos
+    assert [ours.AwaitedStore(one).sharded for one in (Noting(), Other())] == [False, True]
 
 
 async def test_what_is_no_connection_goes_through() -> None:

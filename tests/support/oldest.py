@@ -59,6 +59,7 @@ FRAMEWORKS: Final = (
 ALSO: Final = {"litestar": ["starlette"], "starlette": ["fastapi"]}
 #: what the oldest version of a framework needs beside it, though it does not say so
 BESIDE: Final = {
+    "django": ["django-htmx>=1"],  # the newest needs Django 5.2
     "flask": ["asgiref>=3.2"],  # for awaiting views: the extra flask[async]
     "quart": ["flask<3.1"],  # it has no PROVIDE_AUTOMATIC_OPTIONS, which Flask 3.1 reads
     "sanic": ["websockets<14"],  # from 14 on, each of its sockets closes with 1006: "invalid opcode"
