@@ -40,7 +40,10 @@ EXTRAS: Final[dict[str, list[str]]] = PROJECT["optional-dependencies"]
 
 #: tests of each framework's adapter, beside tests/adapters/test_<framework>*.py
 MORE: Final = {
-    "django": ["tests/stores/test_django.py", "tests/examples/test_django.py"],
+    "django": [
+        *("tests/adapters/test_csrf_django.py", "tests/stores/test_django.py"),
+        *("tests/examples/test_channels.py", "tests/examples/test_django.py"),
+    ],
     "fastapi": ["tests/adapters/test_journey.py"],
     "pyramid": ["tests/examples/test_pyramid.py"],
     "starlette": ["tests/adapters/test_journey.py"],
@@ -61,6 +64,7 @@ FRAMEWORKS: Final = (
 ALSO: Final = {"litestar": ["starlette"], "starlette": ["fastapi"]}
 #: what the oldest version of a framework needs beside it, though it does not say so
 BESIDE: Final = {
+    "django": ["django-htmx>=1"],  # the newest needs Django 5.2
     "flask": ["asgiref>=3.2"],  # for awaiting views: the extra flask[async]
     "quart": ["flask<3.1"],  # it has no PROVIDE_AUTOMATIC_OPTIONS, which Flask 3.1 reads
     "sanic": ["websockets<14"],  # from 14 on, each of its sockets closes with 1006: "invalid opcode"
