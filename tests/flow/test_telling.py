@@ -206,8 +206,7 @@ def test_a_thread_that_died_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None
 
     post = Post(listener)
     post.put(event("fatal"))
-    assert post._thread is not None
-    post._thread.join(PATIENCE)
+    assert post.drained(time.monotonic() + PATIENCE)
     post.put(event("next"))
     assert post.drained(time.monotonic() + PATIENCE)
     assert heard == ["next"]
