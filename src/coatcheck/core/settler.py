@@ -158,7 +158,7 @@ class Settler:
         cookies, record = outcome.cookies, visit.record
         if visit.following is not None and record is not None and not (cookies or visit.logout or visit.login):
             cookies = self._handed(visit, record, visit.following, self._now()) if _is_private(visit.headers) else ()
-            visit.unguarded = bool(cookies) and not any(isinstance(one, Update) for one in outcome.changes)
+            visit.unguarded = bool(cookies)
         if not cookies and not visit.logout:
             return outcome
         header = visit.request.header(b"cookie")

@@ -60,7 +60,7 @@ class Herald:
             return
         begun = None
         with self._gate:
-            if self._thread is None or self._queue is None:
+            if self._queue is None:
                 # made with the thread that waits for it: gevent, which comes after a fork, cannot wait for an older one
                 self._queue = queue.SimpleQueue()
                 begun = self._thread = threading.Thread(
@@ -73,9 +73,10 @@ class Herald:
     def close(self) -> None:
         """Tell what is left, and end."""
         with self._gate:
-            thread, self._thread = self._thread, None
-            if self._queue is not None:
-                self._queue.put(None)
+            thread, waiting = self._thread, self._queue
+            self._thread = self._queue = None
+        if waiting is not None:
+            waiting.put(None)
         if thread is not None and thread.ident is not None and thread is not threading.current_thread():
             thread.join(self._house.commit_deadline)
 
