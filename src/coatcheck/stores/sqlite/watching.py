@@ -39,11 +39,15 @@ def watch(file: File, here: Here, notice: Notice) -> Callable[[], None]:
             since = rows.last_change(link)
         finally:
             link.busy = False
+    begun = None if isinstance(file.watcher, Watcher) else Watcher(file, since)  # not within the gate, as the keeper
     with file.gate:
         watcher = file.watcher
         if not isinstance(watcher, Watcher):
-            file.watcher = file.servants["watcher"] = watcher = Watcher(file, since)
+            watcher, begun = begun or Watcher(file, since), None
+            file.watcher = file.servants["watcher"] = watcher
         watcher.notices = (*watcher.notices, notice)
+    if begun is not None:
+        begun.leave()
     return partial(_unwatch, weakref.ref(file), watcher, notice)
 
 
