@@ -6,6 +6,7 @@ from coatcheck.core.clients import Clients
 from coatcheck.core.errors import ConfigError
 from coatcheck.core.guards import Guard, guard_of
 from coatcheck.core.lint import findings
+from coatcheck.core.manager import SessionManager
 from coatcheck.core.model import Reply, Request
 from coatcheck.core.settings import Settings, settings_of
 from coatcheck.core.transport import strictness
@@ -116,6 +117,45 @@ def test_who_may_say_that_a_request_came_over_tls(
     request = Request("GET", scheme, "/", headers, peer=peer)
     assert Clients(["10.0.0.1"]).is_secure(request) is is_secure
     assert Clients().is_secure(request) is (scheme in ("https", "wss"))
+
+
+def test_a_page_without_sessions_is_served_over_plain_http_too() -> None:
+    manager = SessionManager(origins=["https://a.example"], https="checked")
+    request = Request("GET", "http", "/health", [(b"host", b"a.example")])
+    assert manager.screen(request) is None
+    found = manager.identify(request)
+    assert isinstance(found, Reply)
+    assert found.status == 403
+    assert manager.noise.totals == {"session_plain_http": 1}
+    crossed = Request("POST", "http", "/health", [(b"sec-fetch-site", b"cross-site")])
+    assert manager.screen(crossed) is not None
+
+
+@pytest.mark.parametrize(
+    ("headers", "refused"),
+    [
+        ({"sec-fetch-site": "cross-site", "sec-fetch-dest": "image"}, True),
+        ({"sec-fetch-site": "same-site", "sec-fetch-dest": "empty"}, True),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-dest": "iframe"}, True),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-dest": "empty", "origin": "https://b.example"}, False),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-dest": "empty", "origin": "https://c.example"}, True),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-dest": "document"}, False),
+        ({"sec-fetch-site": "cross-site"}, False),
+        ({"sec-fetch-site": "same-origin", "sec-fetch-dest": "image"}, False),
+        ({"sec-fetch-site": "none", "sec-fetch-dest": "image"}, False),
+        ({}, False),
+    ],
+)
+def test_what_another_site_embeds_is_refused_where_a_cookie_of_ours_comes(
+    headers: dict[str, str], refused: bool
+) -> None:
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    ours = (b"cookie", b"__Host-coat=c1.%b.%b.%b" % (b"A" * 18, b"B" * 24, b"C" * 24))
+    manager = SessionManager(origins=["https://a.example"], isolate=True, trusted_origins=["https://b.example"])
+    assert isinstance(manager.identify(Request("GET", "https", "/", [*pairs, ours])), Reply) is refused
+    assert not isinstance(manager.identify(Request("GET", "https", "/", pairs)), Reply)
+    calm = SessionManager(origins=["https://a.example"])
+    assert not isinstance(calm.identify(Request("GET", "https", "/", [*pairs, ours])), Reply)
 
 
 def test_a_proxy_on_a_unix_socket_may_say_it_too() -> None:
