@@ -7,6 +7,7 @@ from hashlib import sha256
 import pytest
 
 from coatcheck import ConfigError, SessionManager
+from coatcheck.core.facts import severity
 from coatcheck.core.keyring import Key, Keyring
 from coatcheck.core.model import EndOthers, Insert, Update
 from coatcheck.core.policies import SessionLimit
@@ -46,7 +47,7 @@ def test_where_the_memory_is_out_of_reach_the_login_goes_on_and_nothing_is_told(
     assert browser.login().status == 200
     assert (browser.get("/me").json()["user"], DEVICE in browser.jar, site.events(NEW)) == ("alice", False, [])
     browser.login()
-    assert [one.detail["first"] for one in site.events(NEW)] == [True]
+    assert [(one.detail["first"], severity(one)) for one in site.events(NEW)] == [(True, "info")]
     assert DEVICE in browser.jar
 
 
@@ -63,13 +64,13 @@ def test_a_login_that_is_refused_or_fails_neither_tells_nor_remembers(site: Site
     assert len(devices) == 1
     owner.post("/logout")
     assert other.login().status == 200
-    assert [one.detail["first"] for one in full.events(NEW)] == [True, False]
+    assert [(one.detail["first"], severity(one)) for one in full.events(NEW)] == [(True, "info"), (False, "warning")]
 
 
 def test_browsers_that_log_in_at_the_same_moment_are_all_remembered(site: Site) -> None:
     browsers = [site.browser() for _ in range(3)]
-    gate = site.control.gate("crowd")
-    flights = [one.start("POST", "/login?hold=crowd", json={"user": "alice"}) for one in browsers]
+    gate = site.trouble.hold("commit", times=3)  # each has looked, and none has noted its browser
+    flights = [one.start("POST", "/login", json={"user": "alice"}) for one in browsers]
     gate.wait_until_reached(3)
     gate.open()
     for flight in flights:
