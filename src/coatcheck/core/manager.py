@@ -155,8 +155,8 @@ class SessionManager:
         return plain and is_local(request.header(b"host").decode("latin-1"))
 
     def screen(self, request: Request) -> Reply | None:
-        """Return the answer to a request that is refused whoever sends it: wrong host, or caused by another site."""
-        return self._screen.check(request)
+        """Return the answer to a request for a page without sessions that is refused: wrong host, or another site's."""
+        return self._screen.meant(request)
 
     def identify(self, request: Request) -> Ticket | Absent | Reply:
         """Return the ticket that a request presents, why there is none, or the answer that refuses it."""
@@ -411,7 +411,7 @@ class SessionManager:
         binder = self._binder
         if binder is None:
             raise AssertionError  # there are no device_paths
-        refused = self.screen(request) or binder.at_once(request)
+        refused = self._check(request) or binder.at_once(request)
         if refused is None and len(request.header(b"cookie")) > MOST_HEADER:
             self._heard("session_cookie_oversize", request)
             return replies.UNAVAILABLE  # a browser gives its key up after any other answer

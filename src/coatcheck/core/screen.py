@@ -31,10 +31,14 @@ class Screen:
         self._host_seen: bytes | None = None
 
     def check(self, request: Request) -> Reply | None:
-        """Return the answer to a request that is refused whoever sends it: wrong host, or caused by another site."""
+        """Return the answer to a request that is refused whoever sends it: plain http, or what `meant` refuses."""
         if self._checks_https and not self._secure(request):
             self._heard("session_plain_http", request)
             return replies.PLAIN_HTTP
+        return self.meant(request)
+
+    def meant(self, request: Request) -> Reply | None:
+        """Return the answer to a request that was not meant for us: wrong host, or caused by another site."""
         if not self.any_host and (reply := self._wrong_host(request)) is not None:
             return reply
         if request.method in csrf.SAFE_METHODS and request.kind == "http":
