@@ -431,6 +431,27 @@ def test_what_nobody_listens_for_is_not_noted(store: SqliteStore, clock: Clock) 
     assert asked(store, LISTENING) == [], "gone with the store"
 
 
+def test_two_that_begin_to_listen_at_once_are_one_watcher(
+    store: SqliteStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, faster, begun = watching._begun, list[Ear](), list[str]()
+
+    def overtaken(*given: Any) -> tuple[str, int]:
+        found = begin(*given)
+        begun.append(found[0])
+        if len(begun) == 1:
+            faster.append(Ear(Face(store)))
+        return found
+
+    monkeypatch.setattr(watching, "_begun", overtaken)
+    ear = Ear(Face(store))
+    assert asked(store, LISTENING) == begun[1:]
+    assert watchers(1)
+    store.commit(b"e", [End(handle="a", because="operator")], durable=False)
+    assert ear.hears("a")
+    assert faster[0].hears("a")
+
+
 def test_a_watcher_that_was_forgotten_makes_up_for_it(
     store: SqliteStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
