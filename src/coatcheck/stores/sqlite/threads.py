@@ -249,6 +249,7 @@ class _Round:
             if stopped.wait(_jittered(PAUSE)):
                 return
         in_turn(file, here, rows.forget_changes, COMMIT_DEADLINE)
+        in_turn(file, here, partial(rows.forget_watchers, now=time.time()), COMMIT_DEADLINE)
 
     def _forget(self, file: File, here: Here, stopped: threading.Event) -> None:
         for kept, noise in ((FACTS_KEPT, False), (NOISE_KEPT, True)):
