@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .core.breaker import Breaker
 from .core.dbsc import DeviceBinding
 from .core.errors import CoatcheckError, ConfigError, DataError, Refusal, SettledError, StoreError
 from .core.floods import Floods
@@ -9,6 +10,7 @@ from .core.manager import SessionManager
 from .core.model import Event, Level, Record
 from .core.policies import Action, Policy, SessionLimit, Timeouts, Verdict, timeouts
 from .core.presets import preset
+from .core.providers import Provider
 from .core.sealed import Sealed
 from .core.session import Session, Typed
 from .core.stepup import AskAgain, GoTo
@@ -28,6 +30,7 @@ __all__ = [
     "Action",
     "AskAgain",
     "AsyncRegistry",
+    "Breaker",
     "CoatcheckError",
     "ConfigError",
     "DataError",
@@ -40,6 +43,7 @@ __all__ = [
     "Level",
     "MemoryStore",
     "Policy",
+    "Provider",
     "Record",
     "Refusal",
     "Registry",

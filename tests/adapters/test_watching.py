@@ -78,8 +78,10 @@ class Site:
             watch_recheck=recheck,
         )
         self.registry = AsyncRegistry(store.as_async())
+        self.sessions: list[Any] = []
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        self.sessions.append(scope["session"])
         await self.accept.wait()
         if scope["type"] == "websocket":
             await receive()
@@ -153,6 +155,42 @@ async def test_a_connection_ends_as_soon_as_its_session_does(plain: Any, kind: s
     await site.quiet()
     await site.registry.revoke(handle_of(value))
     assert await line.over() < 2.5
+
+
+@pytest.mark.parametrize("fault", [None, ValueError("of the application's own")])
+async def test_a_stream_that_is_sent_from_a_task_group_ends_properly(fault: Exception | None) -> None:
+    """sse-starlette and Starlette 0.40 send so: to them our end is a group of OSErrors; what else is in it gets out."""
+    site = Site(MemoryStore())
+    value = site.login()
+
+    async def ticking(send: Any) -> None:
+        while True:
+            await send({"type": "http.response.body", "body": b":\n\n", "more_body": True})
+            await asyncio.sleep(0.01)
+
+    async def failing(receive: Any) -> None:
+        while not (await receive())["type"].endswith("disconnect"):
+            pass
+        if fault is not None:
+            raise fault
+
+    async def streaming(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        async with asyncio.TaskGroup() as outer, asyncio.TaskGroup() as group:
+            group.create_task(ticking(send))
+            outer.create_task(failing(receive))
+
+    site.app.app = streaming
+    line = await site.line(value, "http").open()
+    assert (await line.next())["body"] == b":\n\n"
+    await site.registry.revoke(handle_of(value))
+    if fault is None:
+        await line.over()
+        return
+    with pytest.raises(ExceptionGroup) as raised:
+        await line.over()
+    assert raised.group_contains(ValueError)
 
 
 STAGES = ["loaded", "accepted", "listening", "looking"]
@@ -370,6 +408,33 @@ async def test_in_any_case_a_connection_looks_now_and_then(plain: Any) -> None:
     await site.quiet(0.01)
     await site.registry.revoke(handle_of(value))
     assert await line.over() < 2.5
+
+
+@pytest.mark.parametrize("how", ["a write that meets the end", "a logout in the socket"])
+async def test_a_socket_that_lost_its_session_by_its_own_hand_is_not_left_open(plain: Any, how: str) -> None:
+    """What was opened with a session closes without one, whoever noticed first."""
+    site = Site(plain, recheck=0.2)
+
+    async def watch(notice: Any) -> Callable[[], None]:
+        return lambda: None
+
+    site.store.watch = watch
+    value = site.login()
+    line = await site.line(value).open()
+    await site.quiet(0.01)
+    (session,) = site.sessions
+    if how.startswith("a write"):
+        await site.registry.revoke(handle_of(value))
+        session["k"] = 1
+    else:
+        session.logout()
+    await site.app.exchange.save(session)
+    told = await line.next()
+    assert (told["code"], told["reason"]) == (
+        4401,
+        f"session ended: {'operator' if how.startswith('a write') else 'logout'}",
+    )
+    await line.over()
 
 
 async def test_everybody_s_end_is_met_within_a_second(plain: Any) -> None:

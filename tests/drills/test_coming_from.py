@@ -8,6 +8,7 @@ from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 from itsdangerous.timed import TimestampSigner as Stamped
 
 from coatcheck.core.model import Level, RaiseEpoch
+from coatcheck.core.visit import ALL
 from coatcheck.legacy import FlaskCookie, OldCookie
 from coatcheck.testing.clock import Clock
 
@@ -115,6 +116,33 @@ def test_a_thief_with_the_old_cookie_is_out_once_the_owner_logs_in(house: House,
     owner = house.ask(ask("/login", old, *OURS, form, method="POST", body=b"user=ann"))
     assert owner.token
     assert thief.user is None
+    assert house.visitor(owner.token).user == "ann"
+
+
+def test_nothing_of_who_was_there_reaches_who_logs_in(build: Build, clock: Clock) -> None:
+    """Ann's old cookie in bob's hands: even where everything is carried, nothing moves from one user to the next."""
+    source = FlaskCookie(SECRET, subject="_user_id", until=datetime.fromtimestamp(clock() + DAY, UTC))
+    house = build(legacy=[source], carry=ALL)
+    form = ("content-type", "application/x-www-form-urlencoded")
+    answer = house.ask(ask("/login", cookie(clock, cart=[7]), *OURS, form, method="POST", body=b"user=bob"))
+    bob = house.visitor(answer.token)
+    assert bob.user == "bob"
+    assert bob.get("/data").json == {}
+
+
+@pytest.mark.parametrize("slow", ["/me", "/look?how=get", "/form", "/data?write=late"])
+def test_a_late_answer_to_the_old_cookie_does_not_wipe_a_login(house: House, clock: Clock, slow: str) -> None:
+    """F2: the request that took the session over is slow, and its answer would bring a cookie that is worth nothing."""
+    old = cookie(clock)
+    form = ("content-type", "application/x-www-form-urlencoded")
+    login = ask("/login", old, *OURS, form, method="POST", body=b"user=ann")
+    pending = house.start(ask(f"{slow}{'&' if '?' in slow else '?'}hold=slow", old))
+    house.control.gate("slow").wait_until_reached()
+    owner = house.ask(login)
+    house.control.gate("slow").open()
+    (late,) = pending.answers()
+    assert owner.token
+    assert late.set_cookies == []
     assert house.visitor(owner.token).user == "ann"
 
 

@@ -49,13 +49,15 @@ def event(name: str = "session_created", realm: str = "__Host-coat") -> Event:
 
 
 def test_a_listener_hears_of_a_login_after_it_was_committed() -> None:
-    store = MemoryStore()
+    clock = Clock()
+    store = MemoryStore(clock=clock)
     heard: list[tuple[str, str | None, bool]] = []
 
     def listener(event: Event) -> None:
         heard.append((event.name, event.subject, store.load(event.handle or "") is not None))
 
     exchange = Exchange(manager_of(listener), store)
+    clock.now = exchange.manager.now()
     login(exchange)
     assert telling_in(exchange).drained(PATIENCE)
     assert heard == [("session_created", "alice", True), ("authn_login_success", "alice", True)]
@@ -133,7 +135,8 @@ def test_another_realm_on_the_same_store_is_none_of_our_business() -> None:
 
 def test_two_exchanges_of_one_application_tell_once() -> None:
     heard: list[Event] = []
-    manager, store = manager_of(heard.append), MemoryStore()
+    manager = manager_of(heard.append)
+    store = MemoryStore(clock=manager.now)
     first, second = Exchange(manager, store), Exchange(manager, store)
     login(first)
     login(second)

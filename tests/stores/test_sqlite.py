@@ -20,7 +20,7 @@ import pytest
 from msgspec.structs import replace
 
 from coatcheck.core.errors import ConfigError, NotApplied, StoreError, Unknown
-from coatcheck.core.model import End, Event, EventQuery, Insert, Note, Query, Record, Touch, Update
+from coatcheck.core.model import Conflict, End, Event, EventQuery, Insert, Note, Query, Record, Touch, Update
 from coatcheck.stores.sqlite import AsyncSqliteStore, SqliteStore, file, rows, schema, threads
 from coatcheck.testing.clock import Clock
 from coatcheck.testing.face import event, make
@@ -324,14 +324,33 @@ def test_a_durable_commit_that_was_applied_before_still_writes(store: SqliteStor
     assert any("update coatcheck_meta" in one for one in said), said
 
 
-def test_nothing_stands_between_begin_and_commit_of_an_update(store: SqliteStore, clock: Clock) -> None:
+@pytest.mark.parametrize("durable", [False, True])
+def test_an_ordinary_write_alone_is_one_statement_and_a_durable_one_a_transaction_of_it(
+    store: SqliteStore, clock: Clock, durable: bool
+) -> None:
     insert(store, clock)
-    update = Update(record=have(store), was=1)
     said = traced(store, store._here)
-    store.commit(b"u", [update], durable=False)
-    store.commit(b"t", [Touch(handle="h", seen_at=clock.now + 1)], durable=False)
-    # a trigger's steps show as its statement once more
-    assert [one.split()[0] for one, _ in groupby(said)] == ["begin", "update", "commit"] * 2
+    for change in (Update(record=have(store), was=1), Touch(handle="h", seen_at=clock.now + 1)):
+        said.clear()
+        assert store.commit(os.urandom(8), [change], durable=durable) is None
+        # a trigger's steps show as its statement once more
+        told = [one.split()[0] for one, _ in groupby(said) if not one.startswith("pragma")]
+        assert told == (["begin", "update", "commit"] if durable else ["update"])
+    assert (have(store).version, have(store).seen_at) == (2, clock.now + 1)
+
+
+def test_a_write_that_is_refused_is_looked_into_and_leaves_no_transaction(store: SqliteStore, clock: Clock) -> None:
+    insert(store, clock)
+    stale = Update(record=replace(have(store), data=b"stale"), was=7)
+    said = traced(store, store._here)
+    conflict = store.commit(b"u", [stale], durable=False)
+    assert conflict == Conflict(have(store), "version")
+    assert [one.split()[0] for one, _ in groupby(said)][:3] == ["update", "begin", "update"]
+    assert store._here.link is not None
+    assert not store._here.link.db.in_transaction
+    told = Update(record=have(store), was=1, events=(event("e", clock),))
+    assert store.commit(b"e", [told], durable=False) is None
+    assert [one.name for one in store.events(EventQuery()).items] == ["e"], "an event needs a transaction"
 
 
 def test_no_connection_checkpoints_by_itself(store: SqliteStore, clock: Clock) -> None:

@@ -97,7 +97,10 @@ class SessionMiddleware(Awaited):
                 scope["session"], scope[_KEY] = before, outer
             if connection.watch is not None:
                 await connection.watch.stop()
-            await (exchange.abandon(session) if session.visit.outcome is None else exchange.close(session))
+            if session.visit.outcome is None:
+                await exchange.abandon(session)
+            elif not exchange.is_closed(session):
+                await exchange.close(session)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def closing_send(message: Message) -> None:
@@ -161,7 +164,8 @@ class Http:
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message on; the start of the response waits for the commit."""
         if message["type"] == "http.response.start":
-            return self._start(message)
+            headers = self.middleware.exchange.finish_read(self.session, message["status"], message.get("headers", ()))
+            return self._finish(message) if headers is None else self._started(message, headers)
         if self._replaced:
             return _nothing()
         if self.watch is not None:
@@ -170,15 +174,18 @@ class Http:
             self._complete = not message.get("more_body", False)
         return self._send(message)
 
-    async def _start(self, message: Message) -> None:
+    async def _finish(self, message: Message) -> None:
         answer = await self.middleware.exchange.finish(self.session, message["status"], message.get("headers", ()))
         if isinstance(answer, Reply):
             self._replaced = True
             await _send_reply(self._send, answer, "http.response")
             return
-        if self.session.visit.record is not None and _is_event_stream(answer):
+        await self._started(message, answer)
+
+    def _started(self, message: Message, headers: Headers) -> Awaitable[None]:
+        if self.session.visit.record is not None and _is_event_stream(headers):
             self.watch = self.middleware.watching.over(self.session, self._end)
-        await self._send({**message, "headers": answer})  # a copy: a cache inside of us may keep what it sent
+        return self._send({**message, "headers": headers})  # a copy: a cache inside of us may keep what it sent
 
     async def receive(self) -> Message:
         """Return the next message of the client; a stream whose session ended looks disconnected."""

@@ -3,9 +3,9 @@
 Rules
 - A network is a /24 or a /48, as in the summaries. It is known only as far as `trusted_proxies` is right; where nobody
   can say who is at the other end, nothing is refused.
-- A guess is a cookie of ours that opens nothing: malformed, unknown, or with a wrong secret. A token that is good is
-  never counted and never refused, whoever else is in its network (NIST SP 800-63B-4 section 3.2.2 limits guesses, not
-  people).
+- A guess is a cookie of ours that opens nothing: malformed, unknown, or with a wrong secret; or a refresh of a device's
+  binding that names no session, or is signed by another key. A token or a proof that is good is never counted and never
+  refused, whoever else is in its network (NIST SP 800-63B-4 section 3.2.2 limits guesses, not people).
 - One table of at most `MOST_NETWORKS` rows for each question, thinned as those of noise: figures are "at least".
 """
 
@@ -19,7 +19,12 @@ import msgspec
 from .model import Instant, Request
 from .noise import MOST_NETWORKS, UNKNOWN, Noise, network_of, thinned
 
-GUESSES = frozenset({"session_malformed_token", "session_unknown_token", "session_garbage_token"})
+GUESSES = frozenset(
+    {
+        *("session_malformed_token", "session_unknown_token", "session_garbage_token"),
+        *("dbsc_unknown_session", "dbsc_signature_invalid"),
+    }
+)
 MINUTE = 60.0
 
 
@@ -27,7 +32,8 @@ class Floods(msgspec.Struct, frozen=True, kw_only=True):
     """How much of a flood is let through; all but `suspect` is off until you know your visitors and your proxies.
 
     - suspect: guesses of one network in a minute from which on they are told, as `session_bruteforce_suspected`.
-    - refuse: guesses of one network in a minute from which on the next ones of that minute are answered with 429.
+    - refuse: guesses of one network in a minute from which on the next ones of that minute are answered with 429; with
+      503 at the endpoints of device binding.
     - anonymous: anonymous sessions that one network may begin in a `period` (seconds); further ones are not stored.
     - sockets: websockets that one session may have open in this process; a further handshake is refused with 429.
     """

@@ -122,6 +122,8 @@ class Data(MutableMapping[str, Any]):
         visit = self._looked()
         if visit.outcome is not None:
             message = f"session.{act}() after the response started: its cookie can no longer be sent; call it earlier"
+            if visit.request.kind == "websocket":
+                message = f"a websocket cannot call {act}(): it cannot hand out a cookie; do it by a request"
             raise SettledError(message)
         return visit
 

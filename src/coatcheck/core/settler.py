@@ -41,6 +41,7 @@ from .visit import Visit
 
 if TYPE_CHECKING:
     from .binder import Binder
+    from .devices import Devices
 
 _THEFT = (TokenClass.STRAGGLER, TokenClass.LATE, TokenClass.STALE)
 _CURRENT = TokenClass.CURRENT
@@ -72,7 +73,9 @@ class Settler:
         "_touch_every",
         "_untouched",
         "admits",
+        "ahead",
         "binder",
+        "devices",
         "secrecy",
     )
 
@@ -102,6 +105,8 @@ class Settler:
         self.secrecy = Secrecy(self._realm_bytes, entropy, on=settings.secrecy)
         self._client = client
         self.binder: Binder | None = None  # the manager has it, if sessions are bound to devices
+        self.devices: Devices | None = None  # the manager has it, if new devices are told
+        self.ahead = 0.0  # seconds that our clock is before the store's, by which epochs are told
         self.admits: Callable[[Request], bool] | None = None  # who asks, where anonymous sessions have a limit
         self._passive = frozenset(settings.passive)
         self._touch_every = clocks.touch_every
@@ -110,25 +115,38 @@ class Settler:
         kind = settings.data
         self._untouched = b"" if kind is None else codec.encode(typed.from_type(typed.to_type({}, kind)))
 
+    def settle_read(self, visit: Visit, status: int, headers: Headers) -> Outcome | None:
+        """Return what an exchange leaves that only read, or did not look at all; None: see `settle`.
+
+        In one look, since most are like that: nothing was asked for, nothing changed, nothing is due.
+        """
+        if visit.asked or visit.wrote or visit.due:
+            return None
+        record = visit.record
+        if record is None:
+            if visit.wanted or visit.data:
+                return None
+        elif (
+            visit.standing != _CURRENT
+            or record.used_at is None
+            or visit.arrived >= record.used_at + self._renew
+            or visit.arrived >= record.seen_at + self._quiet
+            or (visit.lent and not codec.is_unchanged(visit.base, visit.data))
+        ):
+            return None
+        visit.status, visit.headers = status, headers
+        return _LOOKED if visit.consulted else _NOTHING
+
     def settle(self, visit: Visit, status: int, headers: Headers) -> Outcome:
         """Return what this exchange leaves to be committed, and the headers that may go out once it is.
 
         Raises DataError, naming key and type, for a value that a session cannot keep.
         """
+        read = self.settle_read(visit, status, headers)
+        if read is not None:
+            return read
         visit.status, visit.headers = status, headers
         record = visit.record
-        if (
-            record is not None  # the ordinary read, in one look: nothing was asked for, nothing changed, nothing is due
-            and not visit.asked
-            and not visit.wrote
-            and not visit.due
-            and visit.standing == _CURRENT
-            and record.used_at is not None
-            and visit.arrived < record.used_at + self._renew
-            and visit.arrived < record.seen_at + self._quiet
-            and (not visit.lent or codec.is_unchanged(visit.base, visit.data))
-        ):
-            return _LOOKED if visit.consulted else _NOTHING
         failed = status >= 500 and not visit.kept
         if visit.reads_only:
             outcome = self._settle_reads_only(visit)
@@ -201,7 +219,8 @@ class Settler:
         now, client = self._now(), self._client(visit.request)
         data = self.kept(visit, login.ticket, self._encoded(visit))
         record = records.made(self._realm, login.ticket, login, self._clocks, now, client, data)
-        record = replace(record, authenticated_at=visit.arrived)
+        # in the store's time, or a login that was under way at a revocation would outlive it (M10)
+        record = replace(record, authenticated_at=visit.arrived - self.ahead)
         if visit.lasting is not None:
             record = records.lasting(record, visit.lasting, self._clocks)
         cookies = self._handing.write(visit, record, login.ticket, now)
@@ -211,6 +230,9 @@ class Settler:
             record, headers = self.binder.offered(record, visit.request)
         old = visit.record or visit.presented
         events = facts.created(record, now, old)
+        if self.devices is not None and visit.sighting is not None:
+            events, known_by = self.devices.told(visit.sighting, record, events)
+            cookies = (*cookies, known_by)
         changes: list[Change] = list(before)
         if old is not None and self._is_step_up(visit, old, login.subject) and not before:
             fresh = replace(record, used_at=None)
@@ -290,6 +312,8 @@ class Settler:
         ticket = visit.planned = visit.planned or tokens.mint(self._entropy)
         data, client = self.kept(visit, ticket, self._encoded(visit)), self._client(visit.request)
         record = records.made(self._realm, ticket, None, self._clocks, now, client, data)
+        if self.ahead:
+            record = replace(record, created_at=min(now, visit.arrived) - self.ahead)
         if visit.lasting is not None:
             record = records.lasting(record, visit.lasting, self._clocks)
         cookies = self._handing.write(visit, record, ticket, now)

@@ -27,10 +27,12 @@ from ..core.model import (
     RaiseEpoch,
     Record,
     RecordPage,
+    Trace,
 )
+from ..core.traces import placed
 from .async_ import SKEW_SAID, AsyncAuditedStore, AsyncStore
 from .given import awaited as given
-from .journal import log_events
+from .journal import here, log_events
 
 PURGE_ROWS = 100
 
@@ -90,7 +92,7 @@ class AsyncRegistry:
             record = await self._store.load(record.successor)  # a step-up gave the session another handle
         if record is None or record.ended_at is not None or self._foreign(record, subject):
             return False
-        event = facts.about("session_revoked", record, self._now(), None, reason=because, actor=actor)
+        event = placed(facts.about("session_revoked", record, self._now(), None, reason=because, actor=actor), here())
         ending = End(handle=record.handle, because=because, events=(event,))
         await self._store.commit(os.urandom(16), (ending,), durable=True)
         return True
@@ -101,8 +103,28 @@ class AsyncRegistry:
         """End every session of a subject, but `keep`; a login that is under way is refused, too."""
         kept = () if keep is None else (keep,)
         event = self._bulk(subject, because, actor)
-        change = EndOthers(realm=self._one_realm(), subject=subject, keep=kept, because=because, events=(event,))
+        change = EndOthers(
+            realm=self._one_realm(), subject=subject, keep=kept, because=because, events=(event,), trace=event.trace
+        )
         await self._store.commit(os.urandom(16), (change,), durable=True)
+
+    async def revoke_sealed(self, since: Instant, until: Instant | None = None, *, actor: str | None = None) -> int:
+        """End every session whose cookie a key may have sealed that worked then, and leaked; return how many.
+
+        Once the key is revoked its cookies open nothing (`coatcheck keys revoke`); this tells the sessions' owners and
+        the audit trail why, and empties the lists of sessions. One commit for each of them.
+        """
+        from ..core.rotation import may_have_sealed  # it stands on the cipher, which few need
+
+        ended, cursor = 0, None
+        while True:
+            page = await self._store.find(Query(realm=self._one_realm(), cursor=cursor))
+            for record in page.items:
+                if may_have_sealed(record, since, until):
+                    ended += await self.revoke(record.handle, "key_rotation", actor=actor)
+            cursor = page.cursor
+            if cursor is None:
+                return ended
 
     async def revoke_tenant(self, tenant: str, *, because: Because = "operator", actor: str | None = None) -> None:
         """End every session of a tenant (see `Session.login`), in one write, however many they are.
@@ -140,7 +162,9 @@ class AsyncRegistry:
             message = "revoke_before takes a subject or a tenant: a subject's sessions end whatever tenant they are of"
             raise ConfigError(message)
         realm, event = self._one_realm(), self._bulk(subject, because, actor, before=moment)
-        change = EndOthers(realm=realm, subject=subject, because=because, before=moment, events=(event,))
+        change = EndOthers(
+            realm=realm, subject=subject, because=because, before=moment, events=(event,), trace=event.trace
+        )
         await self._store.commit(os.urandom(16), (change,), durable=True)
 
     async def purge(self, limit: int = 1000) -> int:
@@ -207,6 +231,7 @@ class AsyncRegistry:
             realm=self._realm or "",
             subject=subject,
             detail={"reason": because, "actor": actor, **detail},
+            trace=Trace(here()),
         )
 
     def _now(self) -> Instant:

@@ -1,7 +1,8 @@
 """Who is told of what was committed: the listeners, each in a thread of its own, never on a request's time.
 
 Rules
-- Told is what the store has committed, by this process, in this realm: once, in the order of the commits.
+- Told is what the store has committed, by this process, in this realm: once, in the order of the commits; and what
+  no store could keep, since it is about its own failure or a fault of ours (flow/troubles.py).
 - A listener that is slow, or fails, keeps nobody waiting: not the request, not the other listeners.
 - What waits for a listener is bounded; what comes on top of that is lost, counted and said. The audit trail in the
   store is what is complete; a listener is how people hear of it soon.
