@@ -28,7 +28,7 @@ from psycopg.rows import tuple_row
 
 from ...core.errors import NotApplied, StoreError
 from ..rounds import Answer, Round, Steps, drive
-from .errors import BrokenError, OverdueError, named, unreachable
+from .errors import BrokenError, OverdueError, let_go, named, unreachable
 from .house import MIGRATION_DEADLINE, House
 from .words import inward, literal, outward
 
@@ -367,7 +367,7 @@ def _dial(house: House, calls: queue.SimpleQueue[psycopg.Connection[Any] | Excep
     try:
         calls.put(psycopg.connect(**house.connecting(), autocommit=True))
     except Exception as error:  # noqa: BLE001 - it is the caller's
-        calls.put(error)
+        calls.put(let_go(error))
     if late.is_set():
         _hang_up(calls)
 
