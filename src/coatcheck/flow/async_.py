@@ -315,9 +315,9 @@ class AsyncExchange:
         visit = session.visit
         if visit.outcome is None:
             devices = None if visit.login is None else self.manager.devices
-            if devices is not None:
-                await self._look_at_device(devices, session)
             try:
+                if devices is not None:
+                    await self._look_at_device(devices, session)
                 try:
                     if visit.login is not None:
                         await self.floor()  # by how much our clock is ahead of the store's
@@ -356,9 +356,10 @@ class AsyncExchange:
             return
         subject = visit.login.subject
         try:
-            memory = await self.store.load(devices.handle_of(subject))
+            memory = await self._at.load(devices.handle_of(subject))
         except StoreError as error:
-            logger.warning("the browser of a login could not be compared with others: %s", error)
+            logger.warning("the browser of a login could not be compared with others")
+            self.troubles.store_failed(visit.request, error, "warning")
         else:
             visit.sighting = devices.sighted(visit.request, subject, memory, visit.arrived)
 
@@ -370,12 +371,13 @@ class AsyncExchange:
                 change = None if visit.sighting is None else devices.noted(visit.sighting, visit.arrived)
                 if change is None or visit.sighting is None:
                     return
-                conflict = await self.store.commit(os.urandom(16), (change,), durable=False)
+                conflict = await self._at.commit(os.urandom(16), (change,), durable=False)
                 if conflict is None or conflict.current is None:
                     return
                 visit.sighting = devices.again(visit.sighting, conflict.current, visit.arrived)
         except StoreError as error:
-            logger.warning("the browser of a login could not be noted: %s", error)
+            logger.warning("the browser of a login could not be noted")
+            self.troubles.store_failed(visit.request, error, "warning")
 
     async def abandon(self, session: Session) -> None:
         """Commit ends and activity of an exchange whose response does not pass through us; drop the rest."""
