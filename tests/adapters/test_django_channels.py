@@ -3,8 +3,12 @@
 import asyncio
 import itertools
 import json
+import sys
+import threading
+import unittest
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
@@ -43,7 +47,10 @@ from coatcheck.adapters.django.channels import (  # noqa: E402
 )
 from coatcheck.adapters.django.models import StoredSession  # noqa: E402
 from coatcheck.adapters.django.site import site  # noqa: E402
-from coatcheck.core.errors import ConfigError  # noqa: E402
+from coatcheck.adapters.django.store import DjangoStore  # noqa: E402
+from coatcheck.core.errors import ConfigError, SettledError  # noqa: E402
+
+from .test_django import written  # noqa: E402
 
 COOKIE = "__Host-session"
 HERE = "https://testserver"
@@ -197,9 +204,32 @@ async def test_a_stranger_is_nobody_and_a_socket_hands_out_no_session(app: Any, 
     async with connected(app) as ask:
         assert (await ask())["user"] == "AnonymousUser"
         assert (await ask(write="x", save=1))["said"].startswith("SettledError: saving this session needs a cookie")
+        assert (await ask(logout=1))["said"] is None
     forged = ann.token[:-1] + ("A" if ann.token[-1] != "A" else "B")
     async with connected(app, forged) as ask:
         assert (await ask())["user"] == "AnonymousUser"
+    assert await StoredSession.objects.acount() == before
+
+
+async def test_a_save_before_the_socket_is_accepted_counts_and_begins_no_session(ann: Someone) -> None:
+    class Early(Chat):
+        async def connect(self) -> None:
+            self.scope["session"]["said"] = "early"
+            await self.scope["session"].asave()
+            await self.scope["session"].asave()
+            await super().connect()
+
+    async with connected(AuthMiddlewareStack(Early.as_asgi()), ann.token) as ask:
+        assert (await ann.data())["said"] == "early"
+        assert (await ask(write="late", save=1))["said"] is None
+    assert (await ann.data())["said"] == "late"
+    before = await StoredSession.objects.acount()
+
+    async def connects() -> Any:
+        return {"type": "websocket.connect"}
+
+    with pytest.raises(SettledError):
+        await AuthMiddlewareStack(Early.as_asgi())(line(None).scope, connects, None)
     assert await StoredSession.objects.acount() == before
 
 
@@ -432,7 +462,9 @@ async def test_a_socket_hears_of_its_end_from_a_blocking_store_that_tells(store:
 
 async def test_how_often_a_store_is_asked_that_tells_nothing_is_a_setting(store: Any) -> None:
     store.tells = False
-    with project(store, WATCH_EVERY=0.02):
+    with project(store, WATCH_EVERY=0.02, WATCH_RECHECK=7):
+        watching = ours._door().watching
+        assert (watching.every, watching.recheck) == (0.02, 7)
         token = begun(store)
         async with connected(SessionMiddlewareStack(Mute.as_asgi()), token) as ask:
             SessionStore(token).delete()
@@ -531,9 +563,26 @@ async def test_a_stack_follows_the_settings(store: Any) -> None:
     app = SessionMiddlewareStack(Mute.as_asgi())
     for one in (store, MemoryStore()):
         with project(one):
-            async with connected(app, begun(one)) as _:
-                assert ours._door().store is not None
+            async with connected(app, begun(one)):
+                assert isinstance(ours._door().store, ours.AwaitedStore) == (one is store)
                 assert Mute.last.scope["session"]["n"] == 1
+                assert Mute.last.scope["cookies"]["other"] == "1"
+
+
+async def test_djangos_own_connection_is_used_in_djangos_thread_and_nothing_else_is() -> None:
+    class Noting(DjangoStore):
+        def load(self, handle: str) -> Any:
+            return threading.get_ident()
+
+    class Other:
+        listeners: ClassVar[list[Any]] = []
+        sharded = True
+        load = Noting.load
+
+    djangos = await sync_to_async(threading.get_ident)()
+    assert await ours.AwaitedStore(Noting()).load("h") == djangos
+    assert await ours.AwaitedStore(Other()).load("h") != djangos
+    assert [ours.AwaitedStore(one).sharded for one in (Noting(), Other())] == [False, True]
 
 
 async def test_what_is_no_connection_goes_through() -> None:
@@ -544,3 +593,16 @@ async def test_what_is_no_connection_goes_through() -> None:
 
     await ours.SessionMiddleware(app)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
     assert heard == [{"type": "lifespan"}]
+
+
+def test_what_the_document_says_works(database: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The consumer, the application and the test of docs/frameworks/django.md."""
+    consumers = ModuleType("consumers")
+    exec(written("consumers.py"), vars(consumers))
+    monkeypatch.setitem(sys.modules, "consumers", consumers)
+    names: dict[str, Any] = {"__name__": "document"}
+    exec(written("asgi.py"), names)
+    exec(written("test_chat.py"), names)
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(names["ChatTest"]).run(result)
+    assert (result.testsRun, result.errors, result.failures) == (1, [], [])

@@ -57,7 +57,7 @@ def served(command: list[str], folder: Path, place: Path) -> Iterator[str]:
 
 
 def _awaited(server: subprocess.Popen[bytes], base: str, log: Path) -> str:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while True:
         try:
             httpx2.get(base)

@@ -99,7 +99,7 @@ class SessionManager:
         self.noise = Noise()
         self.sockets_of: Callable[[Handle], int] | None = None  # who has them says how many a session has open
         self._most_sockets = inf if chosen.floods.sockets is None else chosen.floods.sockets
-        self._gate = Gate(chosen.floods, self.noise)
+        self._gate = Gate(chosen.floods, self._heard)
         self._realm = self.realm.encode()
         self._exclude = tuple(chosen.exclude)
         self._fresh = tuple(chosen.fresh)
@@ -579,14 +579,15 @@ class SessionManager:
         address, now = self._clients.address(request), self.now()
         if kind == "csrf_denied" and (origin := request.header(b"origin")):
             why["origin"] = printable(origin.decode("latin-1"))  # it has no path, in which a secret could be
+        trace = self.traces.of(request)
         self.noise.count(
             kind,
             address,
             now,
-            method=request.method,
-            path=request.path,
+            method=trace.method or "",
+            path=trace.path or "",
             agent=self._clients.agent(request) or "none",
-            request_id=self.traces.id_of(request),
+            request_id=trace.request_id or "",
             **why,
         )
         if kind in GUESSES:

@@ -179,7 +179,7 @@ class AsyncExchange:
             store.listeners.append(log_events)
         self._telling = _telling_of(manager, store) if manager.settings.on_event else None
         manager.traces.node = manager.traces.node or here()
-        self.troubles = Troubles(manager, self._telling)
+        self.troubles = Troubles(manager, self._telling, sharded=getattr(store, "sharded", False))
         self._guard = AsyncGuard(store, self.troubles.asking)
         self._at: AsyncStore | AsyncGuard = store  # what requests ask: the store, or its guard while it is in trouble
         if self.troubles.circuit is not None:

@@ -178,7 +178,7 @@ class Exchange:
             store.listeners.append(log_events)
         self._telling = _telling_of(manager, store) if manager.settings.on_event else None
         manager.traces.node = manager.traces.node or here()
-        self.troubles = Troubles(manager, self._telling)
+        self.troubles = Troubles(manager, self._telling, sharded=getattr(store, "sharded", False))
         self._guard = Guard(store, self.troubles.asking)
         self._at: Store | Guard = store  # what requests ask: the store, or its guard while it is in trouble
         if self.troubles.circuit is not None:
