@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .async_legacy import AsyncConversions
     from .telling import Telling
 
+A = TypeVar("A", bound="Session | Reply")
 V = TypeVar("V")
 
 DEVICE_TRIES, DEVICE_HOPS = 6, 4
@@ -182,7 +183,7 @@ class AsyncExchange:
         `device`: the endpoints of device binding are answered here.
         """
         if self._device_paths and device and request.path in self._device_paths:
-            return await self._device(request)
+            return self._guarded(request, await self._device(request))
         manager = self.manager
         record = None
         try:
@@ -362,7 +363,13 @@ class AsyncExchange:
         manager = self.manager
         if manager.noise.since is not None and manager.noise.due(manager.now()):
             await self.flush()
-        return reply if self._guard is None else self._guard.guarded(request, reply, private=False)
+        return self._guarded(request, reply)
+
+    def _guarded(self, request: Request, answer: A) -> A:
+        """Return an answer of ours with what guards it."""
+        if self._guard is None or not isinstance(answer, Reply):
+            return answer
+        return self._guard.guarded(request, answer, private=False)
 
     async def flush(self) -> None:
         """Write the summaries of the noise counted so far."""
@@ -513,7 +520,7 @@ class AsyncExchange:
 
     def _away(self, request: Request, error: StoreError) -> Session | Reply:
         logger.error("session store: %s", error)
-        return self.manager.away(request, self._make, self._floor)
+        return self._guarded(request, self.manager.away(request, self._make, self._floor))
 
     async def _urgent(self, request: Request, session: Session, again: bool) -> Session | Reply:
         """Commit what must be stored before the handler runs: a first sight, an end, a drop to "remembered"."""

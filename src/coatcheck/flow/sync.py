@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .legacy import Conversions
     from .telling import Telling
 
+A = TypeVar("A", bound="Session | Reply")
 V = TypeVar("V")
 
 DEVICE_TRIES, DEVICE_HOPS = 6, 4
@@ -181,7 +182,7 @@ class Exchange:
         `device`: the endpoints of device binding are answered here.
         """
         if self._device_paths and device and request.path in self._device_paths:
-            return self._device(request)
+            return self._guarded(request, self._device(request))
         manager = self.manager
         record = None
         try:
@@ -358,7 +359,13 @@ class Exchange:
         manager = self.manager
         if manager.noise.since is not None and manager.noise.due(manager.now()):
             self.flush()
-        return reply if self._guard is None else self._guard.guarded(request, reply, private=False)
+        return self._guarded(request, reply)
+
+    def _guarded(self, request: Request, answer: A) -> A:
+        """Return an answer of ours with what guards it."""
+        if self._guard is None or not isinstance(answer, Reply):
+            return answer
+        return self._guard.guarded(request, answer, private=False)
 
     def flush(self) -> None:
         """Write the summaries of the noise counted so far."""
@@ -509,7 +516,7 @@ class Exchange:
 
     def _away(self, request: Request, error: StoreError) -> Session | Reply:
         logger.error("session store: %s", error)
-        return self.manager.away(request, self._make, self._floor)
+        return self._guarded(request, self.manager.away(request, self._make, self._floor))
 
     def _urgent(self, request: Request, session: Session, again: bool) -> Session | Reply:
         """Commit what must be stored before the handler runs: a first sight, an end, a drop to "remembered"."""
