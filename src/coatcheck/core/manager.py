@@ -109,7 +109,6 @@ class SessionManager:
         self._screen = Screen(chosen, self._heard, self._clients.is_secure)
         self._check = self._screen.check
         self._calm = self._screen.calm  # then an ordinary GET is never refused
-        self._isolates = chosen.isolate
         self.hardening = hardening_of(chosen, self._clients.is_secure)
         self._settler = Settler(
             chosen,
@@ -185,8 +184,6 @@ class SessionManager:
         if not isinstance(value, bytes):
             self._heard("session_cookie_ambiguous", request)
             return Absent.AMBIGUOUS
-        if self._isolates and (refused := self._screen.embeds(request)) is not None:
-            return refused
         ticket = tokens.parse(value) if self._sealer is None else self._sealer.open(header, value)
         if ticket is None:
             self._heard("session_malformed_token", request)

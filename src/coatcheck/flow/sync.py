@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .legacy import Conversions
     from .telling import Telling
 
+A = TypeVar("A", bound="Session | Reply")
 V = TypeVar("V")
 
 DEVICE_TRIES, DEVICE_HOPS = 6, 4
@@ -191,7 +192,7 @@ class Exchange:
         `device`: the endpoints of device binding are answered here.
         """
         if self._device_paths and device and request.path in self._device_paths:
-            return self._device(request)
+            return self._hardened(request, self._device(request))
         manager = self.manager
         record = None
         try:
@@ -225,7 +226,7 @@ class Exchange:
         except CoatcheckError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a rule or a store breaks on: nobody is let in by it
-            return self.troubles.broke(request, error)
+            return self._hardened(request, self.troubles.broke(request, error))
 
     def _device(self, request: Request) -> Reply:
         """Answer a browser that binds its session to its device, or proves that it still is: 503 where we are late."""
@@ -410,7 +411,13 @@ class Exchange:
         manager = self.manager
         if manager.noise.since is not None and manager.noise.due(manager.now()):
             self.flush()
-        return reply if self._hardening is None else self._hardening.hardened(request, reply, private=False)
+        return self._hardened(request, reply)
+
+    def _hardened(self, request: Request, answer: A) -> A:
+        """Return an answer of ours with what guards it."""
+        if self._hardening is None or not isinstance(answer, Reply):
+            return answer
+        return self._hardening.hardened(request, answer, private=False)
 
     def flush(self) -> None:
         """Write the summaries of the noise counted so far."""
@@ -569,7 +576,9 @@ class Exchange:
     def _away(self, request: Request, error: StoreError) -> Session | Reply:
         self.troubles.store_failed(request, error)
         answer = self.manager.away(request, self._make, self._floor)
-        return self.manager.traces.answered(request, answer) if isinstance(answer, Reply) else answer
+        if isinstance(answer, Reply):
+            answer = self._hardened(request, self.manager.traces.answered(request, answer))
+        return answer
 
     def _unavailable(self, request: Request) -> Reply:
         return self.manager.traces.answered(request, replies.UNAVAILABLE)

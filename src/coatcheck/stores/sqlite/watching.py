@@ -51,6 +51,7 @@ def watch(file: File, here: Here, notice: Notice) -> Callable[[], None]:
                 watcher.notices = (*watcher.notices, notice)
         if begun is not None:  # another thread was faster
             begun.leave()
+            threads.in_turn(file, here, partial(rows.end_watch, name=begun.name), COMMIT_DEADLINE)
         if isinstance(watcher, Watcher):
             return partial(_unwatch, weakref.ref(file), watcher, notice)
 
