@@ -533,6 +533,9 @@ async def test_who_must_be_logged_in_is_not_let_in(store: Any, consumer: Any) ->
         session = await sync_to_async(SessionStore)(token)
         await session.aset("_auth_user_id", "7")
         await session.asave()
+        for more in ({"level": 2}, {"within": 0}):
+            strict = SessionMiddlewareStack(RequireLogin(consumer.as_asgi(), **more))
+            assert await line(strict, session.session_key).connect(timeout=10) == (False, 1008)
         for one, at in ((app, "/private"), (guarded, "/chat")):
             async with connected(one, session.session_key, at=at):
                 pass
