@@ -33,7 +33,7 @@ from django.core.management import call_command  # noqa: E402
 from django.test import Client, override_settings  # noqa: E402
 from django.urls import path, re_path  # noqa: E402
 
-from coatcheck import Floods, MemoryStore, Registry  # noqa: E402
+from coatcheck import Floods, Level, MemoryStore, Registry  # noqa: E402
 from coatcheck.adapters.django import SessionStore  # noqa: E402
 from coatcheck.adapters.django import channels as ours  # noqa: E402
 from coatcheck.adapters.django.channels import (  # noqa: E402
@@ -533,7 +533,7 @@ async def test_who_must_be_logged_in_is_not_let_in(store: Any, consumer: Any) ->
         session = await sync_to_async(SessionStore)(token)
         await session.aset("_auth_user_id", "7")
         await session.asave()
-        for more in ({"level": 2}, {"within": 0}):
+        for more in ({"level": Level.AAL2}, {"within": -1}):
             strict = SessionMiddlewareStack(RequireLogin(consumer.as_asgi(), **more))
             assert await line(strict, session.session_key).connect(timeout=10) == (False, 1008)
         for one, at in ((app, "/private"), (guarded, "/chat")):
