@@ -48,12 +48,12 @@ FLOORS = (
     {"presets", "stepup"},
     {
         *("agents", "breaker", "clients", "codec", "cookies", "epochs", "facts", "jose", "keyring", "ledger", "markup"),
-        *("noise", "paging", "proofs", "providers", "realms", "replies", "traces", "transport", "typed", "visit"),
+        *("noise", "paging", "proofs", "providers", "realms", "replies", "transport", "typed", "visit"),
         "vocabulary",
     },
     {
         *("csrf", "dbsc", "detectors", "devices", "exports", "floods", "mapping", "notices", "policies"),
-        *("roots", "rotation", "sealed", "secrecy", "tokens"),
+        *("roots", "rotation", "sealed", "secrecy", "tokens", "traces"),
     },
     {"announcements", "audit", "legacy", "presence"},
     {"binder", "guard", "links", "records", "settings"},

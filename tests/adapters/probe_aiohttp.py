@@ -133,7 +133,7 @@ def aiohttp_probe(
     async def page(request: web.Request) -> web.StreamResponse:
         return await answer(request, await run_async(probe.answer(await call_of(request))))
 
-    app = web.Application()
+    app = web.Application(client_max_size=4 * 1024**2)
     app.router.add_route("*", "/health", well)
     app.router.add_get("/sse", event_stream)
     app.router.add_get("/ws", functools.partial(socket, probe))
@@ -147,6 +147,7 @@ class AiohttpServer:
 
     def __init__(self, app: web.Application, **how: Any) -> None:
         """Take the application to serve."""
+        how = {"max_field_size": 65536, "max_line_size": 65536, **how}  # the longest Cookie header is ours to refuse
         self._runner = web.AppRunner(app, access_log=None, **how)
         self._app = app
         self._listening: asyncio.Server | None = None

@@ -111,7 +111,7 @@ class SyncPage(Page):
     get = head = post = put = patch = delete = options = trace = serve
 
 
-WAITING = ("/account/sessions", "/account/sessions/revoke-others", "/save", "/take", "/bump", "/transfer")
+WAITING = ("/account/sessions", "/account/sessions/revoke-others", "/callback", "/save", "/take", "/bump", "/transfer")
 
 
 class Health(Told, RequestHandler):

@@ -3,8 +3,12 @@
 import asyncio
 import itertools
 import json
+import sys
+import threading
+import unittest
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
@@ -43,7 +47,10 @@ from coatcheck.adapters.django.channels import (  # noqa: E402
 )
 from coatcheck.adapters.django.models import StoredSession  # noqa: E402
 from coatcheck.adapters.django.site import site  # noqa: E402
-from coatcheck.core.errors import ConfigError  # noqa: E402
+from coatcheck.adapters.django.store import DjangoStore  # noqa: E402
+from coatcheck.core.errors import ConfigError, SettledError  # noqa: E402
+
+from .test_django import written  # noqa: E402
 
 COOKIE = "__Host-session"
 HERE = "https://testserver"
@@ -71,8 +78,7 @@ class Chat(AsyncJsonWebsocketConsumer):
                 await session.aset_expiry(content["expiry"])
         except Exception as error:  # noqa: BLE001 - what it says is the answer
             said = f"{type(error).__name__}: {error}"
-        user = self.scope["user"]
-        await self.send_json({"user": str(user), "said": said, "data": seen(session)})
+        await self.send_json({"said": said, **seen(self.scope)})
 
     async def disconnect(self, code: int) -> None:
         Chat.codes.append(code)
@@ -98,16 +104,16 @@ class ChatInThreads(JsonWebsocketConsumer):
                 session.set_expiry(content["expiry"])
         except Exception as error:  # noqa: BLE001 - what it says is the answer
             said = f"{type(error).__name__}: {error}"
-        user = self.scope["user"]
-        self.send_json({"user": str(user), "said": said, "data": seen(session)})
+        self.send_json({"said": said, **seen(self.scope)})
 
     def disconnect(self, code: int) -> None:
         Chat.codes.append(code)
 
 
-def seen(session: Any) -> dict[str, Any]:
-    """Return what a session holds that is not Django's."""
-    return {key: value for key, value in session.items() if key[0] != "_"}
+def seen(scope: Any) -> dict[str, Any]:
+    """Return what a consumer finds in its scope; of the session, what is not Django's."""
+    data = {key: value for key, value in scope["session"].items() if key[0] != "_"}
+    return {"user": str(scope["user"]), "data": data, "cookies": sorted(scope["cookies"])}
 
 
 def line(app: Any, token: str | None = None, *, at: str = "/chat", origin: str | None = HERE) -> WebsocketCommunicator:
@@ -188,7 +194,7 @@ def app(request: pytest.FixtureRequest) -> Any:
 async def test_it_knows_the_session_and_the_user(app: Any, ann: Someone) -> None:
     await ann.get("/count/")
     async with connected(app, ann.token) as ask:
-        assert await ask() == {"user": ann.name, "said": None, "data": {"n": 1}}
+        assert await ask() == {"user": ann.name, "said": None, "data": {"n": 1}, "cookies": [COOKIE, "other"]}
     assert Chat.codes == [1000]
 
 
@@ -197,9 +203,32 @@ async def test_a_stranger_is_nobody_and_a_socket_hands_out_no_session(app: Any, 
     async with connected(app) as ask:
         assert (await ask())["user"] == "AnonymousUser"
         assert (await ask(write="x", save=1))["said"].startswith("SettledError: saving this session needs a cookie")
+        assert (await ask(logout=1))["said"] is None
     forged = ann.token[:-1] + ("A" if ann.token[-1] != "A" else "B")
     async with connected(app, forged) as ask:
         assert (await ask())["user"] == "AnonymousUser"
+    assert await StoredSession.objects.acount() == before
+
+
+async def test_a_save_before_the_socket_is_accepted_counts_and_begins_no_session(ann: Someone) -> None:
+    class Early(Chat):
+        async def connect(self) -> None:
+            self.scope["session"]["said"] = "early"
+            await self.scope["session"].asave()
+            await self.scope["session"].asave()
+            await super().connect()
+
+    async with connected(AuthMiddlewareStack(Early.as_asgi()), ann.token) as ask:
+        assert (await ann.data())["said"] == "early"
+        assert (await ask(write="late", save=1))["said"] is None
+    assert (await ann.data())["said"] == "late"
+    before = await StoredSession.objects.acount()
+
+    async def connects() -> Any:
+        return {"type": "websocket.connect"}
+
+    with pytest.raises(SettledError):
+        await AuthMiddlewareStack(Early.as_asgi())(line(None).scope, connects, None)
     assert await StoredSession.objects.acount() == before
 
 
@@ -432,7 +461,9 @@ async def test_a_socket_hears_of_its_end_from_a_blocking_store_that_tells(store:
 
 async def test_how_often_a_store_is_asked_that_tells_nothing_is_a_setting(store: Any) -> None:
     store.tells = False
-    with project(store, WATCH_EVERY=0.02):
+    with project(store, WATCH_EVERY=0.02, WATCH_RECHECK=7):
+        watching = ours._door().watching
+        assert (watching.every, watching.recheck) == (0.02, 7)
         token = begun(store)
         async with connected(SessionMiddlewareStack(Mute.as_asgi()), token) as ask:
             SessionStore(token).delete()
@@ -502,6 +533,9 @@ async def test_who_must_be_logged_in_is_not_let_in(store: Any, consumer: Any) ->
         session = await sync_to_async(SessionStore)(token)
         await session.aset("_auth_user_id", "7")
         await session.asave()
+        for more in ({"level": 2}, {"within": 0}):
+            strict = SessionMiddlewareStack(RequireLogin(consumer.as_asgi(), **more))
+            assert await line(strict, session.session_key).connect(timeout=10) == (False, 1008)
         for one, at in ((app, "/private"), (guarded, "/chat")):
             async with connected(one, session.session_key, at=at):
                 pass
@@ -531,9 +565,26 @@ async def test_a_stack_follows_the_settings(store: Any) -> None:
     app = SessionMiddlewareStack(Mute.as_asgi())
     for one in (store, MemoryStore()):
         with project(one):
-            async with connected(app, begun(one)) as _:
-                assert ours._door().store is not None
+            async with connected(app, begun(one)):
+                assert isinstance(ours._door().store, ours.AwaitedStore) == (one is store)
                 assert Mute.last.scope["session"]["n"] == 1
+                assert Mute.last.scope["cookies"]["other"] == "1"
+
+
+async def test_djangos_own_connection_is_used_in_djangos_thread_and_nothing_else_is() -> None:
+    class Noting(DjangoStore):
+        def load(self, handle: str) -> Any:
+            return threading.get_ident()
+
+    class Other:
+        listeners: ClassVar[list[Any]] = []
+        sharded = True
+        load = Noting.load
+
+    djangos = await sync_to_async(threading.get_ident)()
+    assert await ours.AwaitedStore(Noting()).load("h") == djangos
+    assert await ours.AwaitedStore(Other()).load("h") != djangos
+    assert [ours.AwaitedStore(one).sharded for one in (Noting(), Other())] == [False, True]
 
 
 async def test_what_is_no_connection_goes_through() -> None:
@@ -544,3 +595,16 @@ async def test_what_is_no_connection_goes_through() -> None:
 
     await ours.SessionMiddleware(app)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
     assert heard == [{"type": "lifespan"}]
+
+
+def test_what_the_document_says_works(database: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The consumer, the application and the test of docs/frameworks/django.md."""
+    consumers = ModuleType("consumers")
+    exec(written("consumers.py"), vars(consumers))
+    monkeypatch.setitem(sys.modules, "consumers", consumers)
+    names: dict[str, Any] = {"__name__": "document"}
+    exec(written("asgi.py"), names)
+    exec(written("test_chat.py"), names)
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(names["ChatTest"]).run(result)
+    assert (result.testsRun, result.errors, result.failures) == (1, [], [])

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -169,10 +170,11 @@ async def test_a_stream_that_is_sent_from_a_task_group_ends_properly(fault: Exce
             await asyncio.sleep(0.01)
 
     async def failing(receive: Any) -> None:
-        while not (await receive())["type"].endswith("disconnect"):
-            pass
-        if fault is not None:
-            raise fault
+        try:
+            await asyncio.Event().wait()
+        finally:  # when the other one's end has it cancelled
+            if fault is not None:
+                raise fault
 
     async def streaming(scope: Any, receive: Any, send: Any) -> None:
         headers = [(b"content-type", b"text/event-stream")]
@@ -435,6 +437,25 @@ async def test_a_socket_that_lost_its_session_by_its_own_hand_is_not_left_open(p
         f"session ended: {'operator' if how.startswith('a write') else 'logout'}",
     )
     await line.over()
+
+
+async def test_a_look_takes_no_part_in_what_began_it(plain: Any) -> None:
+    """A context may name what is gone when we look again: asgiref's names the thread that waits for the call."""
+    site = Site(plain, every=0.05, watched=False)
+    named: ContextVar[str | None] = ContextVar("named", default=None)
+    load, seen = site.store.load, []
+
+    async def noted(handle: Handle) -> Any:
+        seen.append(named.get())
+        return await load(handle)
+
+    site.store.load = noted
+    named.set("the handler's")
+    line = await site.line(site.login()).open()
+    async with left(line), asyncio.timeout(BOUND):
+        while len(seen) < 2:  # noqa: ASYNC110 - the store has no event
+            await asyncio.sleep(0.01)
+    assert seen[:2] == ["the handler's", None]
 
 
 async def test_everybody_s_end_is_met_within_a_second(plain: Any) -> None:

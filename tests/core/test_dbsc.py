@@ -233,6 +233,11 @@ def test_a_binding_of_a_later_release_is_no_binding_to_guess_at() -> None:
         ({"binding": DeviceBinding(mode="strict")}, "'strict'"),  # type: ignore[arg-type]
         ({"binding": "opportunistic", "exclude": ["/coatcheck"]}, "exclude"),
         (
+            {"binding": DeviceBinding(provider_origin="https://op.example"), "exclude": ["/.well-known"]},
+            "exclude has '/.well-known'",
+        ),
+        ({"binding": DeviceBinding(relying_origins="https://a.example")}, "lists of origins"),
+        (
             {"binding": "opportunistic", "name": "__Secure-coat", "domain": "app.test", "cookie_reason": "x"},
             "one origin",
         ),

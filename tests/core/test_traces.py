@@ -105,6 +105,18 @@ def test_a_long_path_is_cut_and_a_query_never_kept() -> None:
     assert "secret" not in repr(manager_of().traces.of(request()))
 
 
+def test_a_path_that_no_store_can_keep_does_not_take_the_event_along() -> None:
+    odd = Request("P\udc80", "https", "/\udc80\x00\r\n\u2028\u202ex", ())
+    trace = manager_of().traces.of(odd)
+    assert (trace.method, trace.path) == ("P\ufffd", "/\ufffd\ufffd\ufffd\ufffd\ufffd\ufffdx")
+    event = Event(name="x", at=1.0, trace=trace)
+    assert sql.event_of(sql.event_row(event)) == event
+    manager = manager_of()
+    manager._heard("csrf_denied", odd, reason="origin")
+    (summary,) = manager.noise.summaries("r", 61.0)
+    assert sql.event_of(sql.event_row(summary)) == summary
+
+
 TRACED = Event(
     name="session_logout",
     at=1.5,

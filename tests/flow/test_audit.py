@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from coatcheck import ConfigError, Event, MemoryStore, StoreError
+from coatcheck import Event, MemoryStore, StoreError
 from coatcheck.core.audit import MARGIN, SEALED, event_of, faults, seal_of
 from coatcheck.core.model import Client, Note, Trace
 from coatcheck.core.roots import Roots
@@ -110,14 +110,33 @@ def test_a_seal_that_is_taken_out_changed_or_made_up_is_seen(trail: Trail) -> No
 def test_who_lacks_the_secret_cannot_seal_anew(trail: Trail) -> None:
     trail.seals(2)
     other = Roots([os.urandom(32)], os.urandom)
-    with pytest.raises(ConfigError, match="root secret that was not given"):
-        Audit(trail.store, other).verify()
+    report = Audit(trail.store, other).verify()
+    assert (report.seals, len(report.faults)) == ((), 3)
     both = Roots([os.urandom(32), SECRET], os.urandom)
     assert Audit(trail.store, both).verify().faults == ()  # rotated: the former one still counts
     trail.happens(1)
     trail.clock.wind(MARGIN)
     assert Audit(trail.store, both).seal() is not None
     assert Audit(trail.store, both).verify().faults == ()
+
+
+def test_a_made_up_seal_neither_stops_the_sealing_nor_stays_unseen(trail: Trail) -> None:
+    trail.seals(1)
+    last = trail.audit.verify().seals[-1]
+    for change in ({"number": 10**9, "until": 1e12}, {"number": 3, "mac": "\ud800"}):
+        forged = event_of(last, trail.clock())
+        forged = replace(forged, detail={**forged.detail, **change})
+        assert any("root secret" in one for one in trail.found([*trail.facts, forged]))
+    forged = replace(
+        event_of(last, trail.clock()), detail={**event_of(last, 0.0).detail, "number": 10**9, "until": 1e12}
+    )
+    trail.store.commit(os.urandom(16), (Note(events=(forged,)),), durable=True)
+    trail.happens(1)
+    trail.clock.wind(MARGIN)
+    made = trail.audit.seal()
+    assert made is not None
+    assert made.number == 3
+    assert len(trail.audit.verify().faults) == 1
 
 
 def test_an_end_that_was_cut_off_is_seen_by_who_remembers_it(trail: Trail) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from coatcheck import Breaker, DataError, Event, MemoryStore, Policy, SessionManager
 from coatcheck.core.errors import Unreadable
+from coatcheck.core.facts import severity
 from coatcheck.core.model import Reply, Request
 from coatcheck.core.session import Session
 from coatcheck.flow.async_ import AsyncExchange
@@ -99,8 +100,9 @@ def test_one_failure_is_enough_where_that_is_chosen_and_another_kind_of_error_co
     assert shop.asked(3) == 0
 
 
-def test_an_open_circuit_refuses_a_login_at_once() -> None:
-    shop = Shop()
+@pytest.mark.parametrize("new_devices", ["ignore", "tell"])
+def test_an_open_circuit_refuses_a_login_at_once(new_devices: str) -> None:
+    shop = Shop(new_devices=new_devices)
     shop.trouble.fail("commit")
     shop.trouble.fail("load")
     shop.asked(5)
@@ -148,6 +150,26 @@ def test_a_store_whose_clock_answers_and_whose_sessions_do_not_stays_away() -> N
     assert shop.names().count("session_backend_recovered") == 0
 
 
+def test_slow_answers_open_it_where_that_is_chosen_and_are_used_all_the_same() -> None:
+    shop = Shop(breaker=Breaker(failures=4, slow=1.0))
+    assert shop.exchange._at is not shop.store
+    shop.trouble.meanwhile = lambda: shop.clock.wind(0.9)
+    assert [shop.who() for _ in range(5)] == ["alice"] * 5
+    shop.trouble.meanwhile = lambda: shop.clock.wind(1.1)
+    assert [shop.who(), shop.who()] == ["alice", "alice"]  # its clock was slow, and the session, twice
+    assert shop.asked(3) == 0
+    shop.trouble.meanwhile = None
+    shop.clock.wind(1.0)
+    assert shop.who() == "alice"
+
+
+def test_one_shard_that_is_away_does_not_close_the_others() -> None:
+    shop = Shop()
+    shop.store.sharded = True
+    exchange = Exchange(shop.manager, shop.store)
+    assert exchange.troubles.circuit is None
+
+
 def test_listeners_hear_at_once_then_once_a_minute_and_of_the_end() -> None:
     shop = Shop()
     shop.trouble.fail("load")
@@ -155,7 +177,9 @@ def test_listeners_hear_at_once_then_once_a_minute_and_of_the_end() -> None:
     assert shop.names() == ["session_backend_error"]
     shop.asked(2)
     assert shop.told[-1].detail["circuit"] == "open"
-    for _ in range(90):
+    assert severity(shop.told[-1]) == "critical"
+    assert severity(shop.told[0]) == "warning"
+    for _ in range(75):
         shop.clock.wind(1.0)
         shop.asked(3)
     assert shop.names().count("session_backend_error") == 3
@@ -163,7 +187,8 @@ def test_listeners_hear_at_once_then_once_a_minute_and_of_the_end() -> None:
     shop.clock.wind(31)
     assert shop.who() == "alice"
     assert shop.names()[-1] == "session_backend_recovered"
-    assert shop.told[-1].detail["down_for"] == pytest.approx(121.0)
+    assert shop.told[-1].detail["down_for"] == pytest.approx(106.0)
+    assert shop.clock() - shop.told[2].at < 60
     shop.trouble.fail("load", times=1)
     shop.asked(1)
     assert shop.names()[-1] == "session_backend_error"  # the next outage is told at once again

@@ -9,7 +9,8 @@ python3 run oldest --keep flask            keep the environment, under .cache/ol
 python3 run oldest flask -- -k login       what follows -- goes to pytest
 
 Only the framework and what the extra names beside it are old; all else is what a user would get today. What an old
-framework cannot be run with, and does not say, stands in BESIDE.
+framework cannot be run with, and does not say, stands in BESIDE. Unless options for pytest narrow it, every row of the
+conformance suite is judged there, too.
 """
 
 from __future__ import annotations
@@ -28,15 +29,22 @@ from typing import Final
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from tests.conformance.adapters import EVERY, framework_of
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PLACE: Final = ROOT / ".cache" / "oldest"
+MISJUDGED: Final = ", rows that are not as we say"
 PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: Final[dict[str, list[str]]] = PROJECT["optional-dependencies"]
 
 #: tests of each framework's adapter, beside tests/adapters/test_<framework>*.py
 MORE: Final = {
-    "django": ["tests/stores/test_django.py", "tests/examples/test_django.py"],
+    "django": [
+        *("tests/adapters/test_csrf_django.py", "tests/stores/test_django.py"),
+        *("tests/examples/test_channels.py", "tests/examples/test_django.py"),
+    ],
     "fastapi": ["tests/adapters/test_journey.py"],
     "pyramid": ["tests/examples/test_pyramid.py"],
     "starlette": ["tests/adapters/test_journey.py"],
@@ -55,11 +63,12 @@ FRAMEWORKS: Final = (
 )
 #: frameworks that the tests of another one need
 ALSO: Final = {"litestar": ["starlette"], "starlette": ["fastapi"]}
-#: what the oldest version of a framework needs beside it, though it does not say so
+#: what a framework before some version needs beside it, though it does not say so
 BESIDE: Final = {
-    "flask": ["asgiref>=3.2"],  # for awaiting views: the extra flask[async]
-    "quart": ["flask<3.1"],  # it has no PROVIDE_AUTOMATIC_OPTIONS, which Flask 3.1 reads
-    "sanic": ["websockets<14"],  # from 14 on, each of its sockets closes with 1006: "invalid opcode"
+    "django": ("5.2", "django-htmx>=1"),  # the newest needs Django 5.2
+    "flask": ("99", "asgiref>=3.2"),  # for awaiting views: the extra flask[async]
+    "quart": ("0.19.9", "flask<3.1"),  # it has no PROVIDE_AUTOMATIC_OPTIONS, which Flask 3.1 reads
+    "sanic": ("25.3", "websockets<14.2"),  # from 14.2 on, each of its sockets closes with 1006: "invalid opcode"
 }
 
 
@@ -121,12 +130,23 @@ class Trial:
             command, cwd=ROOT, env=entered(self.place), check=False, stdout=subprocess.PIPE, text=True
         )
         print(done.stdout, flush=True)
+        rows = "" if options else self._rows()
         last = re.findall(r"^(?:=+ )?(\d+ \w+.*?)(?: in [\d.]+.*)?$", done.stdout, re.MULTILINE)
         said = last[-1] if last else f"pytest ended with {done.returncode}"
         version = self._versions()
         if not keep:
             shutil.rmtree(self.place)
-        return f"{version}: {said}", done.returncode != 0
+        return f"{version}: {said}{rows}", done.returncode != 0 or rows == MISJUDGED
+
+    def _rows(self) -> str:
+        """Judge every row of the conformance suite on a framework; return what became of it, to be added to a line."""
+        names = [name for name in EVERY if framework_of(name) == self.framework]
+        command = [str(self.python), "-W", "ignore", "-m", "tests.conformance.everywhere", *names]
+        done = subprocess.run(
+            command, cwd=ROOT, env=entered(self.place), check=False, stdout=subprocess.PIPE, text=True
+        )
+        print(done.stdout, flush=True)
+        return MISJUDGED if done.returncode else ", every row as we say"
 
     def _floors(self) -> list[str]:
         """Return the oldest version of each package of the extra that this Python can have."""
@@ -141,7 +161,7 @@ class Trial:
         """Make an environment with coatcheck, all that its tests need, and the pinned framework."""
         if not self.python.exists():
             attempt([uv(), "venv", "--quiet", "--python", self._base, str(self.place)])
-        beside = BESIDE.get(self.framework, []) if pins else []
+        beside = [other for pin in pins for other in beside_of(pin)]
         said = {name_of(line) for line in (*pins, *beside)}
         others = [*PROJECT["dependencies"], *everything(self.framework)]
         lines = [line for line in others if name_of(line) not in said]
@@ -168,6 +188,12 @@ def wanted(framework: str) -> list[Requirement]:
 def name_of(line: str) -> str:
     """Return the name in a requirement."""
     return canonicalize_name(Requirement(line).name)
+
+
+def beside_of(pin: str) -> list[str]:
+    """Return what a pinned framework needs beside it, as pyproject.toml does not say."""
+    before, other = BESIDE.get(name_of(pin), ("0", ""))
+    return [other] if Version(pin.partition("==")[2]) < Version(before) else []
 
 
 def python_of(said: str) -> str:

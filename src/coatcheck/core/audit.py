@@ -78,6 +78,12 @@ def seal_of(event: Event) -> Seal | None:
         return None
 
 
+def genuine(events: Iterable[Event], roots: Roots) -> list[Seal]:
+    """Return the seals that these facts keep and the root secret made, in their order: another's count for nothing."""
+    seals = [seal for seal in map(seal_of, events) if seal is not None and roots.signed(_message(seal), seal.mac)]
+    return sorted(seals, key=_number)
+
+
 def faults(events: Sequence[Event], facts: Sequence[Event], roots: Roots, remembered: str = "") -> list[Fault]:
     """Return what does not fit, given the facts that keep seals and all facts; `remembered` is a seal's name.
 
@@ -89,7 +95,12 @@ def faults(events: Sequence[Event], facts: Sequence[Event], roots: Roots, rememb
     for event in events:
         seal = seal_of(event)
         if seal is None or not roots.signed(_message(seal), seal.mac):
-            found.append(Fault(0 if seal is None else seal.number, "this seal was not made with the root secret"))
+            found.append(
+                Fault(
+                    0 if seal is None else seal.number,
+                    "this seal was not made with the root secret that was given, nor the former one",
+                )
+            )
         else:
             seals.append((seal, event.at))
     seals.sort(key=lambda one: one[0].number)
@@ -128,6 +139,10 @@ def digest(facts: Iterable[Event]) -> bytes:
     """Return the digest of facts, in whatever order a store lists them."""
     leaves = sorted(sha256(_encoded(one)).digest() for one in facts)
     return b"facts" + sha256(b"".join(leaves)).digest()
+
+
+def _number(seal: Seal) -> int:
+    return seal.number
 
 
 def _moment(event: Event) -> Instant:

@@ -11,13 +11,13 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import ceil
 
 import msgspec
 
 from .model import Instant, Request
-from .noise import MOST_NETWORKS, UNKNOWN, Noise, network_of, thinned
+from .noise import MOST_NETWORKS, UNKNOWN, network_of, thinned
 
 GUESSES = frozenset(
     {
@@ -90,11 +90,11 @@ class Crowd:
 class Gate:
     """What the limits say of a network; what is beyond is counted as noise."""
 
-    __slots__ = ("_begun", "_guesses", "_limits", "_noise", "refuses")
+    __slots__ = ("_begun", "_guesses", "_heard", "_limits", "refuses")
 
-    def __init__(self, limits: Floods, noise: Noise) -> None:
-        """Take the limits, and where to tell what is beyond."""
-        self._limits, self._noise = limits, noise
+    def __init__(self, limits: Floods, heard: Callable[..., None]) -> None:
+        """Take the limits, and who counts what is beyond."""
+        self._limits, self._heard = limits, heard
         self._guesses, self._begun = Crowd(MINUTE), Crowd(limits.period)
         self.refuses = limits.refuse is not None
 
@@ -103,14 +103,14 @@ class Gate:
         network, limits = network_of(address), self._limits
         number = self._guesses.count(network, now)
         if limits.suspect is not None and number >= limits.suspect:
-            self._tell("session_bruteforce_suspected", request, address, now, network=network, guesses=str(number))
+            self._heard("session_bruteforce_suspected", request, network=network, guesses=str(number))
 
     def wait(self, request: Request, address: str | None, now: Instant) -> int | None:
         """Return the seconds that the sender of a guess has to wait, or None: it may go on."""
         network, most = network_of(address), self._limits.refuse
         if most is None or network == UNKNOWN or self._guesses.number(network, now) <= most:
             return None
-        self._tell("session_guess_refused", request, address, now)
+        self._heard("session_guess_refused", request)
         return self._guesses.left(now)
 
     def admits(self, request: Request, address: str | None, now: Instant) -> bool:
@@ -121,8 +121,5 @@ class Gate:
         if self._begun.number(network, now) < most:
             self._begun.count(network, now)
             return True
-        self._tell("session_anonymous_refused", request, address, now)
+        self._heard("session_anonymous_refused", request)
         return False
-
-    def _tell(self, kind: str, request: Request, address: str | None, now: Instant, **sample: str) -> None:
-        self._noise.count(kind, address, now, method=request.method, path=request.path, **sample)

@@ -93,12 +93,12 @@ class Signer:
             message = "a signing key is a private RSA key with a kid, as a JWK (found another; make one with joserfc)"
             raise ConfigError(message)
         try:
-            self._key = JWKRegistry.import_key(dict(given))
             bits = _bits(given.get("n"))
+            self._key = JWKRegistry.import_key(dict(given)) if bits >= _LEAST_BITS else None
         except (JoseError, ValueError, TypeError):
             message = "the signing key cannot be read; give a private RSA key as a JWK"
             raise ConfigError(message) from None
-        if bits < _LEAST_BITS:
+        if self._key is None:
             message = f"a signing key has at least {_LEAST_BITS} bits (found {bits}); make another"
             raise ConfigError(message)
         self._kid = kid

@@ -80,14 +80,9 @@ class Roots:
         return f"{sign.hex()}.{_mac(secret, message)}"
 
     def signed(self, message: bytes, mac: str) -> bool:
-        """Tell whether a MAC is one of these secrets', of this message; raise ConfigError for another root's."""
-        sign, _, rest = mac.partition(".")
-        for known, secret in self._secrets.items():
-            if hmac.compare_digest(known.hex(), sign):
-                return hmac.compare_digest(_mac(secret, message), rest)
-        shown = sign if sign.isalnum() else "nobody"
-        message_ = f"a seal was made with a root secret that was not given (of {shown:.16}); give it as the former one"
-        raise ConfigError(message_)
+        """Tell whether a MAC is one of these secrets', of this message."""
+        made = [f"{sign.hex()}.{_mac(secret, message)}" for sign, secret in self._secrets.items()]
+        return any(hmac.compare_digest(one.encode(), mac.encode("utf-8", "replace")) for one in made)
 
     def is_former(self, wrapped: bytes) -> bool:
         """Tell whether the former secret wrapped this."""

@@ -14,7 +14,7 @@ from . import codec, typed
 from .breaker import Breaker
 from .cookies import PREFIXES, CookieSpec, SameSite
 from .csrf import check_origin
-from .dbsc import DeviceBinding, Mode
+from .dbsc import WELL_KNOWN, DeviceBinding, Mode
 from .detectors import Detector, problems
 from .errors import ConfigError, DataError
 from .floods import Floods
@@ -288,7 +288,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if not chosen.path.startswith(self.path.rstrip("/") + "/"):
             yield f"the endpoints of the device binding must lie below the cookie's path {self.path!r}"
         for prefix in self.exclude:
-            if chosen.register_path.startswith(prefix) or chosen.refresh_path.startswith(prefix):
+            known = (WELL_KNOWN,) if chosen.well_known is not None else ()
+            if any(path.startswith(prefix) for path in (chosen.register_path, chosen.refresh_path, *known)):
                 yield f"exclude has {prefix!r}, and the endpoints of the device binding lie below it"
 
     def _ill_sealed(self, sealed: Sealed) -> Iterable[str]:

@@ -4,7 +4,8 @@ Rules
 - An id is made when somebody first asks for it: an event, an answer of ours that says "no". Most requests have none.
 - One that came with the request is believed only from a listed proxy, and only in the header that the operator named:
   anybody else could write into the logs, or give many requests one id (OWASP Logging cheat sheet, CWE-117).
-- The path is kept without its query, since secrets travel there (OWASP Logging "Data to exclude").
+- The path is kept without its query, since secrets travel there (OWASP Logging "Data to exclude"), and cleaned: one
+  that no store can keep would take the events along, and what ends a session with them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final, TypeVar
 
 from msgspec.structs import force_setattr, replace
 
+from .clients import printable
 from .model import Change, EndOthers, Entropy, Event, Reply, Request, Trace
 
 MOST_PATH: Final = 200
@@ -50,7 +52,8 @@ class Traces:
         """Return where a request happens, or what no request caused."""
         if request is None:
             return Trace(self.node)
-        return Trace(self.node, self.id_of(request), request.method[:MOST_METHOD], request.path[:MOST_PATH])
+        method, path = printable(request.method[:MOST_METHOD]), printable(request.path[:MOST_PATH])
+        return Trace(self.node, self.id_of(request), method, path)
 
     def on(self, request: Request | None, changes: tuple[Change, ...]) -> tuple[Change, ...]:
         """Return changes whose events say in which request they happened."""

@@ -47,10 +47,9 @@ class Audit:
         Whoever comes second finds it done: of two at a time one seal is kept.
         """
         now = self._store.epochs().store_now
-        seals = [seal for seal in map(audit.seal_of, self._facts(name=SEALED)) if seal is not None]
+        seals = audit.genuine(self._facts(name=SEALED), self._roots)
         if seals:
-            last = max(seals, key=lambda one: one.number)
-            made = audit.following(last, self._facts(since=last.until), now, self._roots)
+            made = audit.following(seals[-1], self._facts(since=seals[-1].until), now, self._roots)
         else:
             made = audit.first(now, self._roots)
         if made is not None:
@@ -63,7 +62,7 @@ class Audit:
         """Look through the whole trail; `remembered` is the name of a seal that was written down elsewhere."""
         facts = list(self._facts())
         kept = [one for one in facts if one.name == SEALED]
-        seals = sorted((one for one in map(audit.seal_of, kept) if one is not None), key=lambda one: one.number)
+        seals = audit.genuine(kept, self._roots)
         until = seals[-1].until if seals else float("-inf")
         return Report(
             tuple(seals),

@@ -34,9 +34,12 @@ _MOST_SAID: Final = 300
 class Troubles:
     """The failures of one application with one store."""
 
-    def __init__(self, manager: SessionManager, telling: Telling | None) -> None:
-        """Take whose they are, and who tells the listeners; `use` is set where a guard can be put before the store."""
-        breaker = manager.settings.breaker
+    def __init__(self, manager: SessionManager, telling: Telling | None, *, sharded: bool = False) -> None:
+        """Take whose they are, and who tells the listeners; `use` is set where a guard can be put before the store.
+
+        Of a store with shards one may be away alone; who sends tokens of that one must not close the others.
+        """
+        breaker = None if sharded else manager.settings.breaker
         self._manager = manager
         self._telling = telling
         self._told_at: dict[str, Instant] = {}

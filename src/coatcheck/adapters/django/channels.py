@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
@@ -25,7 +26,8 @@ from django.contrib.auth import get_user  # type: ignore[import-untyped]
 
 from ...core.errors import ConfigError
 from ...core.session import Session
-from ..asgi import ENDED_CODE, App, Message, Receive, RequireLogin, Scope, Send, exchange_of, session_of
+from ..asgi import ENDED_CODE, App, Message, Receive, Scope, Send, exchange_of, session_of
+from ..asgi import RequireLogin as AsgiGuard
 from ..asgi import SessionMiddleware as AsgiMiddleware
 from .engine import SessionStore, is_ours
 from .site import Site, chosen, site
@@ -46,12 +48,12 @@ _INNER: Final = "coatcheck.inner"
 _WATCH: Final = ("watch_every", "watch_recheck")
 
 
-def AuthMiddlewareStack(inner: App) -> Any:  # noqa: N802 - as Channels calls it
+def AuthMiddlewareStack(inner: Any) -> Any:  # noqa: N802 - as Channels calls it
     """Give consumers cookies, session and user."""
     return CookieMiddleware(SessionMiddleware(AuthMiddleware(inner)))
 
 
-def SessionMiddlewareStack(inner: App) -> Any:  # noqa: N802 - as Channels calls it
+def SessionMiddlewareStack(inner: Any) -> Any:  # noqa: N802 - as Channels calls it
     """Give consumers cookies and session."""
     return CookieMiddleware(SessionMiddleware(inner))
 
@@ -59,9 +61,9 @@ def SessionMiddlewareStack(inner: App) -> Any:  # noqa: N802 - as Channels calls
 class SessionMiddleware:
     """Gives each websocket, and each HTTP request that a consumer answers, its session, as `scope["session"]`."""
 
-    def __init__(self, inner: App) -> None:
+    def __init__(self, inner: Any) -> None:
         """Wrap an application: consumers, or a router to them."""
-        self.inner = inner
+        self.inner: App = inner
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -74,9 +76,9 @@ class SessionMiddleware:
 class AuthMiddleware:
     """Gives consumers `scope["user"]`, as Django's `get_user` knows it: SECRET_KEY_FALLBACKS count, as in a request."""
 
-    def __init__(self, inner: App) -> None:
+    def __init__(self, inner: Any) -> None:
         """Wrap an application that stands inside of SessionMiddleware."""
-        self.inner = inner
+        self.inner: App = inner
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -86,6 +88,16 @@ class AuthMiddleware:
             raise ConfigError(message)
         user = await database_sync_to_async(_user_of)(session)
         await self.inner({**scope, "user": user}, receive, send)
+
+
+class RequireLogin(AsgiGuard):
+    """Guards consumers: who is not logged in, or not surely or freshly enough, is denied before they hear of it."""
+
+    def __init__(
+        self, inner: Any, *, within: timedelta | float | None = None, level: int | None = None, fresh: bool = False
+    ) -> None:
+        """Wrap an application that stands inside of SessionMiddleware; see `asgi.RequireLogin`."""
+        super().__init__(inner, within=within, level=level, fresh=fresh)
 
 
 def _user_of(session: SessionStore) -> Any:

