@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -568,14 +569,14 @@ def test_a_logout_that_raises_past_flask_is_told_too(make: Any) -> None:
 
 def test_an_application_that_was_used_can_fork(tmp_path: Any) -> None:
     """F23: a server that loads the application first and forks then (gunicorn --preload)."""
-    app = application(f"sqlite:///{tmp_path}/sessions.db")
-    client = client_of(app)
-    client.post("/login")
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if client.get("/me").text == "alice" and client.get("/put?child=1").text == "put" else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert client.get("/data").json["child"] == "1"
+    with closing(SqliteStore(tmp_path / "sessions.db")) as store:
+        client = client_of(application(store))
+        client.post("/login")
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if client.get("/me").text == "alice" and client.get("/put?child=1").text == "put" else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert client.get("/data").json["child"] == "1"
 
 
 # -- testing -----------------------------------------------------------------------------------------------------------

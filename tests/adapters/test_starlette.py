@@ -137,6 +137,7 @@ def test_a_test_client_without_with_has_a_new_loop_for_every_request(kind: str, 
     assert [client.get(page).status_code for page in ("/write", "/data", "/write", "/data")] == [200] * 4
     assert client.post("/login").status_code == 200
     assert client.get("/me").text == "alice"
+    store.close()
 
 
 # the same application in three tests, each with a loop of its own (pytest-asyncio makes one for each)

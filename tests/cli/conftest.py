@@ -4,7 +4,8 @@ import io
 import os
 import sys
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -78,7 +79,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> SqliteStore:
+def store(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteStore]:
     """Return an empty store; the commands open the same file, with the same clock."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[2]), *sys.path])  # `policy` adds where it is run
@@ -93,7 +94,8 @@ def store(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Sqli
     Path("root.key").chmod(0o600)
     made = SqliteStore("sessions.db", clock=clock)
     made.epochs()
-    return made
+    with closing(made):
+        yield made
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,10 @@ class Shop:
         return self.run(self.receiver.event(*push(event_token(self.clock(), sub_id, **more))))
 
 
+OPEN: list[Shop] = []
+"""The shops of the test at hand."""
+
+
 @pytest.fixture(params=["memory", "async memory", "sqlite", "async sqlite"])
 def shop(request: pytest.FixtureRequest, clock: Clock, tmp_path: Path) -> Any:
     return made(request.param, clock, tmp_path)
@@ -90,7 +94,19 @@ def made(kind: str, clock: Clock, tmp_path: Path, **settings: Any) -> Shop:
         "sqlite": lambda: SqliteStore(tmp_path / "s.db", clock=clock),
         "async sqlite": lambda: AsyncSqliteStore(tmp_path / "s.db", clock=clock),
     }
-    return Shop(makers[kind](), clock, **settings)
+    shop = Shop(makers[kind](), clock, **settings)
+    OPEN.append(shop)
+    return shop
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    while OPEN:
+        shop = OPEN.pop()
+        shop.run(shop.store.close())
+        if shop.runner is not None:
+            shop.runner.close()
 
 
 @pytest.fixture
@@ -510,7 +526,7 @@ def test_keys_are_fetched_on_whatever_loop_asks(clock: Clock) -> None:
         await asyncio.sleep(0)
         return JWKS
 
-    keys = AsyncKeySet(fetch, clock)
+    keys = AsyncKeySet(fetch, clock, lambda _cause, _error: None)
 
     async def three() -> list[Any]:
         token = logout_token(clock())
@@ -530,7 +546,7 @@ async def test_who_waits_for_keys_in_vain_leaves_nobody_waiting(clock: Clock) ->
         await gate.wait()
         return JWKS
 
-    keys = AsyncKeySet(fetch, clock)
+    keys = AsyncKeySet(fetch, clock, lambda _cause, _error: None)
     token = logout_token(clock())
     asked = [asyncio.create_task(keys.verified(token, ["RS256"], None)) for _ in range(3)]
     await asyncio.sleep(0)
