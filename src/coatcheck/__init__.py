@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .core.breaker import Breaker
 from .core.dbsc import DeviceBinding
 from .core.errors import CoatcheckError, ConfigError, DataError, Refusal, SettledError, StoreError
 from .core.floods import Floods
@@ -9,10 +10,12 @@ from .core.manager import SessionManager
 from .core.model import Event, Level, Record
 from .core.policies import Action, Policy, SessionLimit, Timeouts, Verdict, timeouts
 from .core.presets import preset
+from .core.providers import Provider
 from .core.sealed import Sealed
 from .core.session import Session, Typed
 from .core.stepup import AskAgain, GoTo
 from .core.visit import ALL
+from .flow import given
 from .flow.registry import Registry
 from .stores.memory import MemoryStore
 from .stores.urls import open_async_store, open_store
@@ -27,6 +30,7 @@ __all__ = [
     "Action",
     "AskAgain",
     "AsyncRegistry",
+    "Breaker",
     "CoatcheckError",
     "ConfigError",
     "DataError",
@@ -39,6 +43,7 @@ __all__ = [
     "Level",
     "MemoryStore",
     "Policy",
+    "Provider",
     "Record",
     "Refusal",
     "Registry",
@@ -57,6 +62,8 @@ __all__ = [
     "preset",
     "timeouts",
 ]
+
+given.learn(open_store, open_async_store)
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 from msgspec.structs import replace
 
+from coatcheck import Provider, SessionManager
 from coatcheck.cli import app, door, migrate
 from coatcheck.core import codec, rotation
 from coatcheck.core.model import Client, Event, Insert, Note, Record
@@ -33,6 +34,27 @@ KEPT = Kept(
         KeptKey("4f1c09ab", sha256(b"new").digest(), NOON - 10 * DAY - 600, NOON - 10 * DAY),
     ),
 )
+
+
+def tell_the_owner(_: Event) -> None:
+    """Stand in for what an application tells people by."""
+
+
+SHARED = SessionManager(
+    origins=["https://shop.example"],
+    login_url="/login",
+    https="checked",
+    hsts="max-age=31536000; includeSubDomains",
+    isolate=True,
+    proof_pages=["/proof"],
+    new_devices="tell",
+    on_event=[tell_the_owner],
+    providers=[
+        Provider(issuer="https://op.example", lifetime=28800.0, max_age=3600.0, logouts=["back-channel", "caep"]),
+        Provider(issuer="https://old.example"),
+    ],
+)
+"""The settings of an application with all that an inventory asks for."""
 
 
 class Ran(NamedTuple):

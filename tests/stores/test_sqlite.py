@@ -119,10 +119,11 @@ def test_synchronous_is_normal_or_full(path: Path) -> None:
 
 def told(store: SqliteStore) -> str:
     """Return what both verbs say; they must agree, and never answer None."""
-    with pytest.raises(StoreError) as on_load:
-        store.load("h")
-    with pytest.raises(StoreError) as on_commit:
-        store.commit(b"c", [Touch(handle="h", seen_at=0.0)], durable=False)
+    with closing(store):
+        with pytest.raises(StoreError) as on_load:
+            store.load("h")
+        with pytest.raises(StoreError) as on_commit:
+            store.commit(b"c", [Touch(handle="h", seen_at=0.0)], durable=False)
     assert str(on_load.value) == str(on_commit.value)
     return str(on_load.value)
 

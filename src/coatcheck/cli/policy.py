@@ -1,4 +1,4 @@
-"""`coatcheck policy show` and `lint`: what an application's settings mean, and what a reviewer would say of them.
+"""`coatcheck policy show`, `lint` and `events`: what settings mean, what is weak about them, which events go where.
 
 The judgement is core/lint.py's, the standards are core/presets.py's; here they are put into words.
 """
@@ -11,11 +11,12 @@ from typing import Annotated, Any, Final, Literal
 import typer
 from rich.text import Text
 
+from ..core import providers, vocabulary
 from ..core.cookies import CookieWriter
 from ..core.lint import SEVERITIES, Finding, findings, rows
 from ..core.policies import Timeouts, exceeded
 from ..core.presets import DAY, HOUR, MINUTE, STANDARDS, Preset, preset
-from ..core.settings import Settings
+from ..core.settings import Settings, proof_pages
 from ..core.stepup import FOR
 from . import terminal
 from .door import EXITS
@@ -85,6 +86,42 @@ def lint(target: Target, standard: Standard = None, format: Format = "table") ->
         raise typer.Exit(1)
 
 
+@group.command("events", no_args_is_help=True, epilog=EXITS)
+def events(target: Target, format: Format = "table") -> None:  # noqa: A002
+    """List every event that is written, with its levels and what it holds, and where the events of an application go.
+
+    Example: coatcheck policy events shop.web:app
+    """
+    sinks = vocabulary.sinks(settings_at(target).on_event)
+    kinds = {**vocabulary.FACTS, **vocabulary.NOISE}
+    if format == "json":
+        terminal.document(
+            {
+                "target": target,
+                "events": [
+                    {
+                        "event": name,
+                        "levels": kind.levels,
+                        "fields": kind.fields,
+                        "noise": kind.noise,
+                        "says": kind.says,
+                    }
+                    for name, kind in kinds.items()
+                ],
+                "sinks": [{"kind": one.kind, "name": one.name, "gets": one.gets} for one in sinks],
+            }
+        )
+        return
+    terminal.entries((cell(name), cell(_kind(kind))) for name, kind in kinds.items())
+    terminal.say("")
+    terminal.entries((cell(f"{one.kind} {one.name}"), cell(one.gets)) for one in sinks)
+
+
+def _kind(kind: vocabulary.Kind) -> str:
+    holds = f": {', '.join(kind.fields)}" if kind.fields else ""
+    return f"{' to '.join([*dict.fromkeys([kind.levels[0], kind.levels[-1]])])}; {kind.says}{holds}"
+
+
 def _entry(one: Finding) -> tuple[Text, Text]:
     return Text(f"{one.severity:7}  {one.rule}", style=_STYLES[one.severity]), cell(one.sentence)
 
@@ -107,15 +144,24 @@ def _told(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "Origins", "http on localhost only; every other host is answered with 500"
     else:
         yield "Origins", _list(settings.origins) or "none: any host but localhost is answered with 500"
+    yield from _https(settings)
     yield from _csrf(settings)
+    if settings.isolate:
+        yield "Embedded", "what has a session is for this origin alone"
+    if pages := proof_pages(settings):
+        yield "Never framed", _list(pages)
     yield "Step-up", _step_up(settings)
     yield "Sessions", _limit(settings)
     yield "Kept", _kept(settings)
     yield "Device", _device(settings)
+    if settings.new_devices == "tell":
+        yield "New device", "a login from one is told (authn_new_device), and known for a year after its last login"
     yield "Theft", "ends the session" if settings.on_theft == "end" else "is refused and noted; the session goes on"
     down = "answered with 503" if settings.store_down == "refuse" else "served, and everybody is a stranger"
     yield "Store away", f"requests are {down}"
     yield "Login page", settings.login_url or "none: browsers, too, are answered with 401"
+    for one in settings.providers:
+        yield "Provider", providers.said(one)
     for label, values in (
         ("No sessions", settings.exclude),
         ("Always fresh", settings.fresh),
@@ -144,6 +190,15 @@ def _clocks(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "Renewal", f"a new secret every {_long(clocks.renew)}; {grace}"
     if clocks.why:
         yield "Because", clocks.why
+
+
+def _https(settings: Settings) -> Iterator[tuple[str, str]]:
+    if settings.https == "checked":
+        yield "HTTPS", "what comes over plain http is refused"
+    elif not settings.allow_insecure_http:
+        yield "HTTPS", "left to your proxy"
+    if settings.hsts:
+        yield "HSTS", f"{settings.hsts}, on answers over TLS"
 
 
 def _csrf(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -213,6 +268,10 @@ def _json(target: str, settings: Settings, against: Collection[Preset]) -> dict[
         "clocks": {name: getattr(clocks, name) for name in clocks.__struct_fields__},
         "cookie": {"name": settings.cookie.name, "attributes": CookieWriter(settings.cookie).attributes},
         "origins": [*settings.origins],
+        "providers": [
+            {**{name: getattr(one, name) for name in one.__struct_fields__}, "logouts": sorted(one.logouts)}
+            for one in settings.providers
+        ],
         "limit": None if most is None else {"most": most.most, "refuse": most.refuse},
         "standards": {
             one.name: {"met": met, "why": why, "level": one.level.name}

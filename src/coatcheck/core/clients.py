@@ -1,4 +1,4 @@
-"""Who is at the other end: the address behind our own proxies, and the user agent, cut and cleaned.
+"""Who is at the other end: the address behind our own proxies, the user agent, cut and cleaned, and whether over TLS.
 
 Rules
 - X-Forwarded-For is believed only hop by hop from the right, as long as the hop is one of our listed proxies. So it
@@ -37,13 +37,20 @@ class Clients:
 
     def of(self, request: Request) -> Client:
         """Return the client of a request."""
-        agent = request.header(b"user-agent")[:MOST_AGENT].decode("latin-1")
-        return Client(self.address(request), _printable(agent) or None)
+        return Client(self.address(request), self.agent(request))
+
+    def agent(self, request: Request) -> str | None:
+        """Return the user agent, cut and cleaned."""
+        return printable(request.header(b"user-agent")[:MOST_AGENT].decode("latin-1")) or None
+
+    def proxied(self, request: Request) -> bool:
+        """Tell whether a request comes from one of our proxies."""
+        return self._speaks(_unmapped(request.peer) if request.peer else None)
 
     def address(self, request: Request) -> str | None:
         """Return the nearest address that is not one of our proxies, or the peer's."""
         peer = _unmapped(request.peer) if request.peer else None
-        if not (self._unix if peer is None else self._proxies and self._trusted(peer)):
+        if not self._speaks(peer):
             return peer
         line = request.header(b"x-forwarded-for")
         if len(line) > MOST_FORWARDED:  # what is cut off in the middle is no address
@@ -58,6 +65,20 @@ class Clients:
             if not self._trusted(plain):
                 break
         return address
+
+    def is_secure(self, request: Request) -> bool:
+        """Tell whether a request came over TLS: by the word of one of our proxies, or else by its connection.
+
+        A client may have begun the list of an X-Forwarded-Proto, so every word of it must say so.
+        """
+        said = request.header(b"x-forwarded-proto")
+        if said and self._speaks(_unmapped(request.peer) if request.peer else None):
+            return all(word.strip(b" \t").lower() in (b"https", b"wss") for word in said.split(b","))
+        return request.scheme in ("https", "wss")
+
+    def _speaks(self, peer: str | None) -> bool:
+        """Tell whether a peer is one of our proxies, which may say who is behind it."""
+        return self._unix if peer is None else bool(self._proxies) and self._trusted(peer)
 
     def _lists(self, address: str) -> bool:
         try:
@@ -110,7 +131,8 @@ def _spelled(text: str) -> str | None:
     return str((ip.version == 6 and ip.ipv4_mapped) or ip)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return a text in which what cannot be printed is replaced."""
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else "\ufffd" for character in text)

@@ -281,6 +281,7 @@ class Judge:
                 visit.urgent = (Update(record=asked, was=record.version),)
             return self.once(visit, event, 60.0)
         visit.ended_because = "theft"
+        event = replace(event, detail={**event.detail, "ended": True})
         visit.urgent = (End(handle=record.handle, because="theft", events=(event,)),)
         visit.urgent_required = True
         return None

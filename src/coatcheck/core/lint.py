@@ -19,7 +19,8 @@ import msgspec
 
 from .policies import Timeouts, exceeded
 from .presets import DAY, STANDARDS, Preset, preset
-from .settings import Settings
+from .settings import Settings, proof_pages
+from .transport import YEAR, strictness
 from .visit import All
 
 Severity: TypeAlias = Literal["error", "warning", "note"]
@@ -28,6 +29,7 @@ SEVERITIES: Final[tuple[Severity, ...]] = ("error", "warning", "note")
 ROWS: Final[Mapping[str, str]] = {
     "DOC-01": "idle and absolute timeouts are set, fit the risk, and deviations are justified (ASVS 7.1.1)",
     "DOC-02": "how many sessions an account may have is decided (ASVS 7.1.2)",
+    "DOC-03": "providers of logins are listed, with their lifetimes and how their logouts reach us (ASVS 7.1.3)",
     "DOC-04": "what happens without a browser feature is decided (ASVS 3.1.1, 3.7.5)",
     "TOK-01": "each page that needs a session checks it on the server (ASVS 7.2.1)",
     "TOK-10": "the cookie's name does not tell the framework (OWASP Session Management)",
@@ -39,7 +41,7 @@ ROWS: Final[Mapping[str, str]] = {
     "SCT-08": "an older state of a session cannot be played again (RFC 6265bis section 8.3)",
     "TMO-05": "the timeouts are those of the assurance level (NIST SP 800-63B-4 section 2)",
     "TMO-08": "bearer cookies do not outlive the browser unless asked for (NIST SP 800-63B-4 section 5.1)",
-    "TMO-11": "15 minutes without activity need an authentication (PCI DSS v4 8.2.8)",
+    "TMO-11": "15 minutes without activity need an authentication (PCI DSS v4.0.1 8.2.8)",
     "TMO-12": "background traffic is no activity (NIST SP 800-63B-4 section 5.2)",
     "TMO-14": "a remembered login has an absolute end (ASVS 10.4.8)",
     "TMO-15": "a remembered browser does not stand for an authentication (NIST SP 800-63B-4 section 5.1)",
@@ -51,8 +53,11 @@ ROWS: Final[Mapping[str, str]] = {
     "CKE-03": "the cookie is for this host alone (ASVS 3.3.3)",
     "CKE-09": "Partitioned only where it means something (CHIPS)",
     "CKE-13": "no session over plain http (RFC 6265bis section 8.3; NIST SP 800-63B-4 section 5.1)",
+    "CKE-15": "browsers are told to use https only (ASVS 3.4.1)",
     "CSR-01": "requests that other sites caused are refused (ASVS 3.5.1)",
+    "CSR-04": "private answers cannot be embedded by other sites (ASVS 3.5.8)",
     "CSR-05": "a request without Fetch metadata falls back to Origin or a token (OWASP CSRF)",
+    "CSR-14": "pages that ask for a proof cannot be framed (ASVS 3.4.6)",
     "CCH-04": "who must log in is told how, and is sent to our own page (RFC 9110; ASVS 3.7.2)",
     "CCH-06": "when the store fails, nobody is let in (ASVS 16.5.2, 16.5.3)",
     "LOG-01": "an event says from where (ASVS 16.2.1)",
@@ -198,6 +203,48 @@ def _of_the_cookie(settings: Settings) -> Iterator[Finding]:
         )
 
 
+def _of_https(settings: Settings) -> Iterator[Finding]:
+    if settings.allow_insecure_http:
+        return
+    if settings.https == "assumed":
+        yield Finding(
+            "CKE-13",
+            "note",
+            "https='assumed': your proxy alone keeps plain http away; https='checked' refuses it here, too (list the "
+            "proxy in trusted_proxies, and have it set X-Forwarded-Proto)",
+        )
+    said = strictness(settings.hsts) if settings.hsts else None
+    if said is None:
+        yield Finding(
+            "CKE-15",
+            "note",
+            "hsts is not set: your proxy or framework must send Strict-Transport-Security, or set "
+            "hsts='max-age=31536000; includeSubDomains'",
+        )
+        return
+    seconds, subdomains = said
+    if seconds < YEAR:
+        yield Finding("CKE-15", "warning", f"hsts says {seconds / DAY:g} days; ASVS asks for a year (max-age={YEAR})")
+    elif not subdomains:
+        yield Finding("CKE-15", "note", "hsts leaves subdomains out; ASVS level 2 asks for includeSubDomains")
+
+
+def _of_frames(settings: Settings) -> Iterator[Finding]:
+    if not settings.isolate and settings.same_site == "None":
+        yield Finding(
+            "CSR-04",
+            "warning",
+            "SameSite=None, and isolate is not set: other sites' images and scripts may ask for what is private; set "
+            "isolate=True, or Cross-Origin-Resource-Policy on your private answers",
+        )
+    if not proof_pages(settings):
+        yield Finding(
+            "CSR-14",
+            "note",
+            "no page that asks for a proof is known here: name yours in proof_pages, so that no other site frames them",
+        )
+
+
 # -- who may ask -------------------------------------------------------------------------------------------------------
 
 
@@ -313,6 +360,26 @@ def _of_trust(settings: Settings) -> Iterator[Finding]:
         )
 
 
+def _of_providers(settings: Settings) -> Iterator[Finding]:
+    for one in settings.providers:
+        if not one.logouts and not one.why:
+            yield Finding(
+                "DOC-03",
+                "error",
+                f"a logout at {one.issuer} does not reach us: who is shut out there goes on here; receive its logouts "
+                "(docs/receivers.md), or say why='...' in Provider",
+            )
+        elif not one.logouts:
+            yield Finding("DOC-03", "note", f"a logout at {one.issuer} does not reach us; because: {one.why}")
+        if one.lifetime is None:
+            yield Finding(
+                "DOC-03", "warning", f"how long a session at {one.issuer} lasts is not said; ask, and set lifetime"
+            )
+        elif one.lifetime < settings.clocks.absolute:
+            sentence = f"our sessions outlast those of {one.issuer} ({one.lifetime:g} s)"
+            yield Finding("DOC-03", "note", f"{sentence}; lasting(until=...) at the login ends both at once")
+
+
 def _of_sealed_tokens(settings: Settings) -> Iterator[Finding]:
     sealed = settings.sealed
     if sealed is None:
@@ -355,9 +422,12 @@ def _of_binding(settings: Settings) -> Iterator[Finding]:
 
 _RULES: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     _of_the_cookie,
+    _of_https,
+    _of_frames,
     _of_origins,
     _of_paths,
     _of_trust,
+    _of_providers,
     _of_sealed_tokens,
     _of_binding,
 )

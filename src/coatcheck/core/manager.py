@@ -21,10 +21,12 @@ from msgspec.structs import replace
 
 from . import csrf, epochs, policies, replies, tokens
 from .aftermath import Aftermath
-from .clients import Clients
+from .clients import Clients, printable
 from .cookies import MOST_HEADER, CookieWriter
+from .devices import Devices
 from .errors import ConfigError, Refusal, StoreError
 from .floods import GUESSES, Gate
+from .hardening import hardening_of
 from .judge import Judge
 from .model import (
     MOVED,
@@ -46,6 +48,7 @@ from .sealed import Sealer, check_store
 from .session import Session
 from .settings import Keywords, Settings, is_local, settings_of
 from .settler import Settler
+from .traces import Traces
 from .visit import Carry, Visit, carried
 
 if TYPE_CHECKING:
@@ -96,15 +99,17 @@ class SessionManager:
         self.noise = Noise()
         self.sockets_of: Callable[[Handle], int] | None = None  # who has them says how many a session has open
         self._most_sockets = inf if chosen.floods.sockets is None else chosen.floods.sockets
-        self._gate = Gate(chosen.floods, self.noise)
+        self._gate = Gate(chosen.floods, self._heard)
         self._realm = self.realm.encode()
         self._exclude = tuple(chosen.exclude)
         self._fresh = tuple(chosen.fresh)
         self._renew = inf if self.clocks.renew is None else self.clocks.renew
         self._clients = Clients(chosen.trusted_proxies)
-        self._screen = Screen(chosen, self._heard)
+        self.traces = Traces(chosen.request_id, chosen.node, self._clients.proxied, entropy)
+        self._screen = Screen(chosen, self._heard, self._clients.is_secure)
         self._check = self._screen.check
-        self._calm = self._screen.any_host  # then an ordinary GET is never refused
+        self._calm = self._screen.calm  # then an ordinary GET is never refused
+        self.hardening = hardening_of(chosen, self._clients.is_secure)
         self._settler = Settler(
             chosen,
             self.clocks,
@@ -130,6 +135,7 @@ class SessionManager:
         self.after = Aftermath(chosen, self.realm, self._settler, sealer, now=clock, entropy=entropy)
         self._binder = self._settler.binder = self.judge.binder = binder = self._binder_of(chosen)
         self.device_paths: frozenset[str] = frozenset() if binder is None else binder.paths
+        self.devices = self._settler.devices = _devices_of(chosen, self.realm, entropy)
         self._converter = _converter_of(chosen, self.realm, secrecy, entropy)
 
     def check_store(self, store: object) -> None:
@@ -148,8 +154,8 @@ class SessionManager:
         return plain and is_local(request.header(b"host").decode("latin-1"))
 
     def screen(self, request: Request) -> Reply | None:
-        """Return the answer to a request that is refused whoever sends it: wrong host, or caused by another site."""
-        return self._screen.check(request)
+        """Return the answer to a request for a page without sessions that is refused: wrong host, or another site's."""
+        return self._screen.meant(request)
 
     def identify(self, request: Request) -> Ticket | Absent | Reply:
         """Return the ticket that a request presents, why there is none, or the answer that refuses it."""
@@ -263,6 +269,10 @@ class SessionManager:
         self.judge.learn(epochs.tenants_of(scopes, self.realm))
         return epochs.floor_of(scopes, self.realm)
 
+    def ahead(self, seconds: float) -> None:
+        """Take note of how far our clock is ahead of the store's, by which epochs are told (M10)."""
+        self._settler.ahead = seconds
+
     def estranged(self, told: Epochs) -> str | None:
         """Return why this store must not be believed, if so: what it says of a token may not be the truth (H7)."""
         if any(scope.startswith(f"{MOVED}:") for scope in told.scopes):
@@ -309,7 +319,7 @@ class SessionManager:
         visit.origin_proved = bool(token) and self.check_csrf(visit, token)
         if visit.origin_proved or self.settings.missing_headers == "allow":
             return None
-        self._heard("csrf_denied", visit.request)
+        self._heard("csrf_denied", visit.request, reason="no_evidence")
         return replies.cross_origin() if self.settings.csrf == "refuse" else None
 
     # -- sessions of another library ---------------------------------------------------------------------------------
@@ -390,6 +400,7 @@ class SessionManager:
             client=self.client,
             once=self.judge.once,
             heard=self._heard,
+            stopped=self._stopped,
         )
 
     def device_named(self, request: Request) -> Handle | Reply | None:
@@ -397,14 +408,14 @@ class SessionManager:
         binder = self._binder
         if binder is None:
             raise AssertionError  # there are no device_paths
-        refused = self.screen(request) or binder.misused(request)
+        refused = self._check(request) or binder.at_once(request)
         if refused is None and len(request.header(b"cookie")) > MOST_HEADER:
             self._heard("session_cookie_oversize", request)
             return replies.UNAVAILABLE  # a browser gives its key up after any other answer
         if refused is not None or binder.registers(request):
             return refused
         name = binder.named(request)
-        return binder.unknown() if name is None else name[:18]
+        return binder.unknown(request) if name is None else name[:18]
 
     def register(self, session: Session) -> Outcome:
         """Return what a browser's key does to the session that it was brought for."""
@@ -490,7 +501,7 @@ class SessionManager:
         embedded = csrf.is_embedded(visit.request)
         if self.settings.csrf != "refuse" or (visit.origin_proved and not embedded):
             return
-        self._heard("csrf_denied", visit.request)
+        self._heard("csrf_denied", visit.request, reason="login_embedded" if embedded else "login_no_evidence")
         sentence = (
             "A page of another site asked for this login in a frame, an image or a script; send the user here instead."
             if embedded
@@ -501,7 +512,7 @@ class SessionManager:
 
     def csrf_refusal(self, visit: Visit) -> Refusal:
         """Return the refusal of a request without this session's token."""
-        self._heard("csrf_denied", visit.request)
+        self._heard("csrf_denied", visit.request, reason="no_token")
         sentence = (
             "This needs the CSRF token of your session, in the header X-CSRF-Token or the form's field csrf_token; "
             "the one that came is missing, or of a session that is over. Load the page again."
@@ -560,10 +571,22 @@ class SessionManager:
             ended=None if reauthenticate else visit.ended_because,
         )
 
-    def _heard(self, kind: str, request: Request) -> None:
-        """Count noise: what anybody can cause is never written as it comes (H4)."""
+    def _heard(self, kind: str, request: Request, **why: str) -> None:
+        """Count noise: what anybody can cause is never written as it comes (H4); the summary tells of the last one."""
         address, now = self._clients.address(request), self.now()
-        self.noise.count(kind, address, now, method=request.method, path=request.path)
+        if kind == "csrf_denied" and (origin := request.header(b"origin")):
+            why["origin"] = printable(origin.decode("latin-1"))  # it has no path, in which a secret could be
+        trace = self.traces.of(request)
+        self.noise.count(
+            kind,
+            address,
+            now,
+            method=trace.method or "",
+            path=trace.path or "",
+            agent=self._clients.agent(request) or "none",
+            request_id=trace.request_id or "",
+            **why,
+        )
         if kind in GUESSES:
             self._gate.guessed(request, address, now)
 
@@ -588,7 +611,7 @@ class SessionManager:
         seconds = self._gate.wait(request, self._clients.address(request), self.now())
         if seconds is None:
             return None
-        return replies.UNAVAILABLE if request.path in self.device_paths else replies.too_many(seconds)
+        return replies.busy(seconds) if request.path in self.device_paths else replies.too_many(seconds)
 
 
 def manager_of(manager: SessionManager | None, settings: Keywords) -> SessionManager:
@@ -599,6 +622,10 @@ def manager_of(manager: SessionManager | None, settings: Keywords) -> SessionMan
         message = f"give the manager or settings, not both (found {', '.join(sorted(settings))})"
         raise ConfigError(message)
     return manager
+
+
+def _devices_of(settings: Settings, realm: str, entropy: Entropy) -> Devices | None:
+    return Devices(settings.cookie, realm, entropy) if settings.new_devices == "tell" else None
 
 
 def _converter_of(settings: Settings, realm: str, secrecy: Secrecy, entropy: Entropy) -> Converter | None:

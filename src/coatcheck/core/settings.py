@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
+from urllib.parse import urlsplit
 
 import msgspec
 
 from . import codec, typed
+from .breaker import Breaker
 from .cookies import PREFIXES, CookieSpec, SameSite
 from .csrf import check_origin
-from .dbsc import DeviceBinding, Mode
+from .dbsc import WELL_KNOWN, DeviceBinding, Mode
 from .detectors import Detector, problems
 from .errors import ConfigError, DataError
 from .floods import Floods
 from .legacy import Source
 from .model import Event, Limit
 from .policies import Policy, SessionLimit, Timeouts, timeouts
+from .providers import Provider
+from .providers import problems as listed
 from .sealed import Sealed, canonical
-from .visit import RESERVED, All, Carry
+from .transport import strictness
+from .visit import All, Carry, is_reserved
 
 LOCAL = ("localhost", "127.0.0.1", "[::1]", "testserver", "testserver.local")
 
@@ -53,6 +59,10 @@ class Keywords(TypedDict, total=False):
     passive: Collection[str]
     on_theft: Literal["end", "note"]
     clear_site_data: Collection[str]
+    https: Literal["assumed", "checked"]
+    hsts: str
+    isolate: bool
+    proof_pages: Collection[str]
     store_down: Literal["refuse", "anonymous"]
     generation: str | None
     login_url: str | None
@@ -61,7 +71,12 @@ class Keywords(TypedDict, total=False):
     binding: DeviceBinding | Mode
     on_event: Sequence[Callable[[Event], Any]]
     detectors: Sequence[Detector]
+    new_devices: Literal["ignore", "tell"]
+    providers: Sequence[Provider]
     floods: Floods
+    breaker: Breaker | None
+    request_id: str | None
+    node: str | None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +100,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     - on_theft: what a replayed old token does: it ends the session, or its holder is asked for proof again ("note").
     - clear_site_data: what a logout has the browser forget besides our cookie: "cache", "storage", ... "cookies" takes
       those of the whole registrable domain along, other applications' too (W3C Clear Site Data section 3.1).
+    - https: "checked" refuses what came over plain http, by its connection or by the X-Forwarded-Proto of a trusted
+      proxy; "assumed" leaves that to the proxy. hsts: the Strict-Transport-Security that answers over TLS go out with.
+    - isolate: what is asked for with a session is for this origin alone: another site's frame, image or script gets 403
+      instead, and answers that looked at a session say so (Cross-Origin-Resource-Policy).
+    - proof_pages: exact paths of pages that ask for a proof, the one of login_url besides: no other site can frame
+      them (docs/step-up.md).
     - store_down: what happens to requests while the store is away.
     - generation: the store's, as `coatcheck restored` prints it: with any other (emptied, restored, another store), all
       tokens are refused.
@@ -95,7 +116,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     - on_event: who is told of each event that was committed: functions or coroutines of one event, after it, not on
       the request's time.
     - detectors: what looks for differences between a request and its session's login; what follows is for `policies`.
+    - new_devices: "tell" knows each browser that logged in by a cookie of its own, and writes an event for one that its
+      subject has not used before, authn_new_device, for `on_event` to tell (docs/detection.md).
+    - providers: the identity providers whose logins become sessions here, for `policy show` and for receivers.
     - floods: what one network may do in a while; see `Floods` (docs/floods.md).
+    - breaker: when a store that fails is no longer asked, and for how long; see `Breaker` (docs/events.md).
+    - request_id: the header in which a listed proxy names a request ("X-Request-Id"): events name it so, too. Without
+      one, and from anybody else, each request that is told of gets an id of ours. node: this machine's name in events.
     - legacy: where sessions of other libraries are, which become ours when their browsers come (docs/coming-from.md).
     """
 
@@ -125,6 +152,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     passive: Collection[str] = ()
     on_theft: Literal["end", "note"] = "end"
     clear_site_data: Collection[str] = ()
+    https: Literal["assumed", "checked"] = "assumed"
+    hsts: str = ""
+    isolate: bool = False
+    proof_pages: Collection[str] = ()
     store_down: Literal["refuse", "anonymous"] = "refuse"
     generation: str | None = None
     login_url: str | None = None
@@ -133,7 +164,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     binding: DeviceBinding | Mode = "off"
     on_event: Sequence[Callable[[Event], Any]] = ()
     detectors: Sequence[Detector] = ()
+    new_devices: Literal["ignore", "tell"] = "ignore"
+    providers: Sequence[Provider] = ()
     floods: Floods = Floods()
+    breaker: Breaker | None = Breaker()
+    request_id: str | None = None
+    node: str | None = None
 
     @property
     def device_binding(self) -> DeviceBinding | None:
@@ -196,11 +232,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.allow_insecure_http and any(origin.startswith("https:") for origin in self.origins):
             yield "allow_insecure_http is for http://localhost, but origins name https; drop one of them"
         if not isinstance(self.carry, All):
-            for key in RESERVED & set(self.carry):
+            for key in filter(is_reserved, self.carry):
                 yield f"{key!r} never moves into a login: whoever planted it would choose where the user goes"
-        for path in (*self.csrf_exempt, *self.exclude, *self.fresh, *self.passive):
+        for path in (*self.csrf_exempt, *self.exclude, *self.fresh, *self.passive, *self.proof_pages):
             if not path.startswith("/"):
                 yield f"paths start with / (found {path!r})"
+        yield from self._ill_carried()
         yield from self._ill_told()
         if self.data is not None:
             yield from _untyped(self.data)
@@ -210,9 +247,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.binding != "off":
             yield from self._ill_bound()
 
+    def _ill_carried(self) -> Iterable[str]:
+        if self.https == "checked" and self.allow_insecure_http:
+            yield "https='checked' refuses plain http, and allow_insecure_http asks for it; drop one of them"
+        if self.hsts and (not self.hsts.isprintable() or strictness(self.hsts) is None):
+            yield f"hsts is the header's value, such as 'max-age=31536000; includeSubDomains' (found {self.hsts!r:.80})"
+
     def _ill_told(self) -> Iterable[str]:
         yield from problems(self.detectors)
         yield from self.floods.problems()
+        yield from listed(self.providers)
+        if self.breaker is not None:
+            yield from self.breaker.problems()
+        for field, pattern in (("request_id", _FIELD), ("node", _NODE)):
+            value = getattr(self, field)
+            if value is not None and not pattern(value):
+                yield f"{field} is {_NAMED[field]} (found {value!r:.40})"
         if not isinstance(self.on_event, Sequence) or not all(map(callable, self.on_event)):
             yield f"on_event is a list of functions, each called with an event (found {self.on_event!r:.80})"
         for kind in self.clear_site_data:
@@ -225,6 +275,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             return
         chosen = DeviceBinding() if isinstance(self.binding, str) else self.binding
         yield from chosen.problems()
+        named = (*chosen.relying_origins, *chosen.registering_origins, chosen.provider_origin)
+        for origin in named:
+            if origin is not None and not _is_https(origin):
+                yield f"binding: other origins are 'https://host', as browsers spell them (found {origin!r:.80})"
         if self.sealed is not None:
             yield "device binding is kept in the store's records, and sealed tokens are their own; drop one of them"
         if self.domain is not None:
@@ -234,7 +288,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if not chosen.path.startswith(self.path.rstrip("/") + "/"):
             yield f"the endpoints of the device binding must lie below the cookie's path {self.path!r}"
         for prefix in self.exclude:
-            if chosen.register_path.startswith(prefix) or chosen.refresh_path.startswith(prefix):
+            known = (WELL_KNOWN,) if chosen.well_known is not None else ()
+            if any(path.startswith(prefix) for path in (chosen.register_path, chosen.refresh_path, *known)):
                 yield f"exclude has {prefix!r}, and the endpoints of the device binding lie below it"
 
     def _ill_sealed(self, sealed: Sealed) -> Iterable[str]:
@@ -245,6 +300,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             yield "with sealed tokens origins is a list that keeps its order: the first one is sealed into each"
         if self.limit is not None and sealed.unsafe_irrevocable:
             yield "a session limit needs a store that counts, and unsafe_irrevocable says that there is none"
+        if self.new_devices == "tell" and sealed.unsafe_irrevocable:
+            yield "new devices are found in the store's events, and unsafe_irrevocable says that there is no store"
 
     def _ill_converted(self) -> Iterable[str]:
         if self.legacy and self.sealed is not None:
@@ -260,11 +317,19 @@ SITE_DATA = ("cache", "cookies", "storage", "executionContexts", "clientHints")
 """What W3C Clear Site Data knows; its "*" is left out, since nobody can say what that will take along one day."""
 _LISTS = (
     "origins", "trusted_origins", "csrf_exempt", "exclude", "fresh", "passive", "carry", "trusted_proxies",
-    "clear_site_data",
+    "clear_site_data", "proof_pages",
 )  # fmt: skip
+_FIELD = re.compile(r"[A-Za-z0-9-]{1,64}").fullmatch
+_NODE = re.compile(r"[A-Za-z0-9._:-]{1,100}").fullmatch
+_NAMED = {
+    "request_id": "the name of a header, such as 'X-Request-Id'",
+    "node": "the name of a machine, such as 'web-3'",
+}
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "csrf": ("refuse", "report", "off"),
     "missing_headers": ("allow", "deny"),
+    "https": ("assumed", "checked"),
+    "new_devices": ("ignore", "tell"),
     "on_theft": ("end", "note"),
     "store_down": ("refuse", "anonymous"),
 }
@@ -293,6 +358,13 @@ def carrying(keywords: Mapping[str, Any], own: Collection[str]) -> dict[str, Any
     return {**keywords, "carry": {*carry, *own}}
 
 
+def _is_https(origin: str) -> bool:
+    try:
+        return origin.startswith("https://") and check_origin(origin) == origin
+    except ConfigError:
+        return False
+
+
 def _anything(_: Any) -> bool:
     return True
 
@@ -308,6 +380,16 @@ def checked_origins(origins: Collection[str], *, insecure: bool) -> frozenset[st
             )
             raise ConfigError(message)
     return found
+
+
+def proof_pages(settings: Settings) -> frozenset[str]:
+    """Return the paths of pages that ask for a proof: those that are named, and the login page.
+
+    Where the whole application is made to be framed (SameSite=None), its login page may be, too.
+    """
+    url = settings.login_url or ""
+    own = urlsplit(url).path if url.startswith("/") and not url.startswith("//") else ""
+    return frozenset([*settings.proof_pages, *([own] if own and settings.same_site != "None" else [])])
 
 
 def is_local(host: str) -> bool:

@@ -8,6 +8,7 @@ from ..core.model import Client, Event
 
 _HEADLINES = {
     "authn_login_success": "You logged in",
+    "authn_new_device": "Somebody logged in to your account from a browser that is new to us",
     "session_logout": "You logged out",
     "session_expired": "A session of yours has ended",
     "session_token_reuse": "An old copy of your session was used",

@@ -17,9 +17,9 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from ..core.epochs import KEPT, TENANT
-from ..core.errors import ConfigError, StoreError
+from ..core.errors import ConfigError, StoreError, Unreadable
 from ..core.ledger import MAX_SKEW
-from ..core.model import Client, Event, EventQuery, Instant, Query, Record
+from ..core.model import Client, Event, EventQuery, Instant, Query, Record, Trace
 from ..core.paging import events_from, records_from
 
 Row: TypeAlias = tuple[Any, ...]
@@ -29,6 +29,9 @@ RECORD_COLUMNS: Final = (
     "data, ended_at, ended_because, successor, version, by_commit, details"
 )
 EVENT_COLUMNS: Final = "at, name, realm, handle, subject, noise, address, agent, detail"
+
+_TRACE: Final = "@trace"
+"""The name in an event's detail under which its trace lies: no statement looks at it, so it has no column."""
 
 LIVE: Final = "ended_at is null and expires_at > {now} and (idle_for is null or seen_at + idle_for > {now})"
 
@@ -167,7 +170,7 @@ def record_of(row: Row) -> Record:
         rest = _decode(details)
     except (ValueError, TypeError) as error:
         message = f"the row of session {row[0]!r:.80} does not decode ({error}); restore it from a backup or delete it"
-        raise StoreError(message) from error
+        raise Unreadable(message) from error
     return Record(
         realm=realm,
         handle=handle,
@@ -203,6 +206,7 @@ def record_of(row: Row) -> Record:
 def event_row(event: Event) -> Row:
     """Return an event as the values of EVENT_COLUMNS."""
     client = event.client or Client()
+    detail = event.detail if event.trace is None else {**event.detail, _TRACE: event.trace}
     return (
         event.at,
         event.name,
@@ -212,7 +216,7 @@ def event_row(event: Event) -> Row:
         int(event.noise),
         client.address,
         client.agent,
-        _encode_detail(event.detail).decode() if event.detail else "{}",
+        _encode_detail(detail).decode() if detail else "{}",
     )
 
 
@@ -221,7 +225,9 @@ def event_of(row: Row) -> Event:
     at, name, realm, handle, subject, noise, address, agent, detail = row
     try:
         known = _decode_detail(detail)
-    except msgspec.DecodeError as error:
+        found = known.pop(_TRACE, None)
+        trace = None if found is None else msgspec.convert(found, Trace)
+    except msgspec.MsgspecError as error:
         message = f"an event {name!r:.80} of {at} does not decode ({error}); restore it from a backup or delete it"
         raise StoreError(message) from error
     client = None if address is None and agent is None else Client(address, agent)
@@ -234,6 +240,7 @@ def event_of(row: Row) -> Event:
         client=client,
         detail=known,
         noise=bool(noise),
+        trace=trace,
     )
 
 

@@ -40,17 +40,18 @@ _log: Final = logging.getLogger("coatcheck")
 def watch(file: File, here: Here, notice: Notice) -> Callable[[], None]:
     """Tell `notice` from now on; return what ends that."""
     while True:
-        watcher = file.watcher
-        begun = None if isinstance(watcher, Watcher) else _begun(file, here)
+        # made outside of the gate, as the keeper is: a thread that starts lets others run, where they are greenlets
+        begun = None if isinstance(file.watcher, Watcher) else Watcher(file, *_begun(file, here))
         with file.gate:
             watcher = file.watcher
             if not isinstance(watcher, Watcher) and begun is not None:
-                file.watcher = file.servants["watcher"] = watcher = Watcher(file, *begun)
+                file.watcher = file.servants["watcher"] = watcher = begun
                 begun = None
             if isinstance(watcher, Watcher):
                 watcher.notices = (*watcher.notices, notice)
         if begun is not None:  # another thread was faster
-            threads.in_turn(file, here, partial(rows.end_watch, name=begun[0]), COMMIT_DEADLINE)
+            begun.leave()
+            threads.in_turn(file, here, partial(rows.end_watch, name=begun.name), COMMIT_DEADLINE)
         if isinstance(watcher, Watcher):
             return partial(_unwatch, weakref.ref(file), watcher, notice)
 

@@ -7,15 +7,18 @@ from typing import Any
 
 from ...core.detectors import AgentChanged, NetworkChanged
 from ...core.errors import ConfigError
-from ...core.model import Level, Record
+from ...core.model import Event, Level, Record
 from ...core.policies import Action, OnSignals, Policy, SessionLimit, Verdict
+from ...flow.telling import Telling
 from ..browser import Browser, Received
 from .registry import open_row, row
+from .rows_timeouts import DAY
 from .rows_tokens import NOBODY, token_of
 from .site import Site
 from .verdicts import expect, unfit
 
-ELSEWHERE = "198.51.100.66"
+ELSEWHERE, HOME = "198.51.100.66", "192.0.2.7"
+NEW = "authn_new_device"
 CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{}.0.0.0 Safari/537.36"
 FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0"
 MONEY = {"to": "bob", "amount": "10"}
@@ -24,11 +27,6 @@ GRANTED = 300.0
 
 SHOWN = {"handle", "current", "created_at", "seen_at", "methods", "level", "address", "agent"}
 
-open_row(
-    "ABU-05",
-    "Listeners (`on_event`) and `coatcheck.notify` tell of every login and of a session used from elsewhere; that a "
-    "device is new to its user is nothing that coatcheck keeps.",
-)
 open_row(
     "ABU-09",
     "There is no console and no acting as somebody else yet.",
@@ -165,6 +163,41 @@ def _detectors() -> list[Any]:
         return [AgentChanged(), NetworkChanged()]
     except ConfigError as missing:
         unfit(f"{str(missing)[:1].upper()}{str(missing)[1:]}.")
+
+
+@row("ABU-05")
+def a_browser_that_is_new_to_its_user_is_told(site: Site) -> None:
+    """Each browser that is new to a user is told once, with where it was; a known one is not, in any process."""
+    heard: list[Event] = []
+    shop = site.with_settings(new_devices="tell", on_event=[heard.append])
+    owner, thief, bob = shop.browser(), shop.browser(), shop.browser()
+    owner.login()
+    thief.agent = FIREFOX
+    for _ in range(3):
+        expect("the login of a thief", thief.post("/login", json={"user": "alice"}, peer=ELSEWHERE).status, 200)
+        expect("the owner's next login", owner.login().status, 200)
+    expect("the step-up of the owner", owner.post("/reauth").status, 200)
+    owner.post("/logout")
+    expect("the owner's login after a logout", owner.login().status, 200)
+    bob.login("bob")
+    expect("another user in the owner's browser", owner.login("bob").status, 200)
+    told = [(one.subject, one.client and one.client.address, one.detail["first"]) for one in shop.events(NEW)]
+    wanted = [("alice", HOME, True), ("alice", ELSEWHERE, False), ("bob", HOME, True), ("bob", HOME, False)]
+    expect("what was told: whom it is about, where from, whether it was the first", told, wanted)
+    expect("with what agent the thief came", [one.client and one.client.agent for one in shop.events(NEW)][1], FIREFOX)
+    for telling in shop.control.plain.listeners:
+        if isinstance(telling, Telling):
+            expect("whether the listeners have heard", telling.drained(30), wanted=True)
+    expect("what the listener heard", [one for one in heard if one.name == NEW], shop.events(NEW))
+    there = shop.beside().browser()
+    there.jar = dict(owner.jar)
+    expect("the owner's login at another process", there.login("bob").status, 200)
+    expect("what was told of it", len(shop.events(NEW)), len(wanted))
+    shop.clock.wind(366 * DAY)
+    owner.jar.pop(shop.cookie, None)
+    expect("the owner's login a year later", owner.login().status, 200)
+    expect("how many were told then", len(shop.events(NEW)), len(wanted) + 1)
+    expect("what is told where nobody asked for it", (site.logged_in().login().status, site.events(NEW)), (200, []))
 
 
 @row("ABU-06")

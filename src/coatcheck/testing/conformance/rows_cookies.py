@@ -5,15 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from itertools import chain
 
 from ...core.cookies import MOST_COOKIE, CookieSpec
 from ...core.errors import ConfigError, DataError
-from ..browser import Browser, Received
+from ...core.lint import findings
+from ...core.manager import SessionManager
+from ..browser import Received
 from .devices import Device
-from .registry import open_row, row
-from .site import ELSEWHERE, Site, refused
-from .verdicts import Partly, expect, partly
+from .registry import row
+from .site import ELSEWHERE, ORIGIN, Site, refused
+from .verdicts import expect
+
+PLAIN, PROXY, STRANGER = "http://testserver", "10.0.0.1", "192.0.2.7"
+WEB_STORAGE = re.compile(r"localStorage|sessionStorage|indexedDB|document\.cookie|\bcaches\b")
+"""By which a script keeps, or reads, what a token must not be in."""
 
 
 def attributes(line: str) -> dict[str, str]:
@@ -228,26 +235,50 @@ def test_host_http(site: Site) -> None:
 
 
 @row("CKE-13")
-def test_never_over_plain_http(site: Site) -> Partly:
-    """A browser on plain http neither keeps nor sends our cookie, and no header of a client changes that."""
-    plain = site.browser("http://testserver")
+def test_never_over_plain_http(site: Site) -> None:
+    """A browser keeps nothing from plain http; where https is checked, nothing is taken there, and that is told."""
+    plain = site.browser(PLAIN)
     plain.login()
     expect("cookies that a browser keeps from plain http", plain.jar, {})
     for name, value in (("x-forwarded-proto", "https"), ("forwarded", "proto=https"), ("x-forwarded-ssl", "on")):
         answer = plain.post("/login", json={"user": "alice"}, headers={name: value})
         expect(f"whether each cookie is Secure, with {name}", all("; Secure" in c for c in answer.cookies), wanted=True)
+    _checked_https(site)
     local = site.with_settings(allow_insecure_http=True, origins=[])
     expect("its name on localhost", local.cookie, "coat-insecure")
     secure = site.logged_in()
-    mixed = local.ask("GET", "/me", cookies=f"{site.cookie}={secure.token}")
+    mixed = local.browser("http://localhost:8000").get("/me", cookies=f"{site.cookie}={secure.token}")
     expect("the answer to the secure name there", mixed.status, 401)
     for how in ({"host": "shop.example"}, {"headers": {"x-forwarded-for": "192.0.2.1"}}):
         expect("the answer elsewhere than localhost", local.ask("GET", "/me", **how).status, 500)
-    return partly(
-        "Whether a request came over plain http is a proxy's word, so it decides nothing: the cookie is Secure "
-        "whatever the scheme seems to be, and a browser on plain http neither keeps nor sends it. Redirecting to "
-        "https is your proxy's."
-    )
+
+
+def _checked_https(site: Site) -> None:
+    """Log in, and use the session, over plain http: by its connection, and by the word of a proxy and of a stranger."""
+    shop = site.with_settings(https="checked", trusted_proxies=[PROXY])
+    token = f"{shop.cookie}={shop.logged_in().token}"
+    plain, secure = shop.browser(PLAIN), shop.browser()
+    answer = plain.login()
+    expect("the answer to a login over plain http", (answer.status, answer.cookies), (403, []))
+    for browser, peer, said, status in (
+        (plain, STRANGER, None, 403),
+        (plain, STRANGER, "https", 403),
+        (plain, PROXY, None, 403),
+        (plain, PROXY, "https", 200),
+        (plain, PROXY, "https, http", 403),
+        (plain, PROXY, "http", 403),
+        (secure, STRANGER, None, 200),
+        (secure, STRANGER, "http", 200),
+        (secure, PROXY, "http", 403),
+    ):
+        headers = {} if said is None else {"x-forwarded-proto": said}
+        found = browser.get("/me", cookies=token, peer=peer, headers=headers)
+        what = f"the answer to {browser.base} from {peer}, which says {said}"
+        expect(what, (found.status, found.cookies), (status, []))
+    (event,) = shop.told("session_plain_http")
+    expect("how often that was told", event.detail["count"], 7)
+    both = refused(https="checked", allow_insecure_http=True)
+    expect("whether both are refused", "allow_insecure_http" in both, wanted=True)
 
 
 @row("CKE-14")
@@ -262,7 +293,37 @@ def test_only_when_something_changed(site: Site) -> None:
         expect("cookies of a hundred reads", list(sent), [])
 
 
-open_row("CKE-15", "The header is your proxy's or framework's; `coatcheck conform` tells where it is missing.")
+HSTS = "max-age=31536000; includeSubDomains"
+
+
+@row("CKE-15")
+def test_https_for_a_year(site: Site) -> None:
+    """Where it is set, every answer over TLS says so, errors and refusals too; the application's own word counts."""
+    header = "strict-transport-security"
+    shop = site.with_settings(hsts=HSTS)
+    browser = shop.logged_in()
+    for answer in (
+        browser.get("/"),
+        browser.get("/me"),
+        shop.ask("GET", "/private"),
+        browser.get("/nowhere"),
+        browser.post("/login", {"user": "alice"}),
+        browser.post("/echo", site="cross-site", origin=ELSEWHERE),
+    ):
+        expect(f"what an answer {answer.status} says", answer.header(header), HSTS)
+    shop.trouble.fail("load")
+    away = browser.get("/me")
+    shop.trouble.fail(None)
+    expect("what is said while the store is away", (away.status, away.header(header)), (503, HSTS))
+    expect("what is said over plain http", shop.browser(PLAIN).get("/").header(header), None)
+    own = browser.get(f"/?header={header}:max-age%3D1")
+    expect("what an application says by itself", own.header(header), "max-age=1")
+    expect("what is said where nothing is set", site.ask("GET", "/").header(header), None)
+    for wrong in ("forever", "max-age=", "max-age=1; max-age=2", "includeSubDomains", "max-age=1\r\nx: y"):
+        expect(f"whether {wrong!r} is refused", "hsts" in refused(hsts=wrong), wanted=True)
+    for value, severity in (("", "note"), ("max-age=86400", "warning"), ("max-age=31536000", "note")):
+        found = findings(SessionManager(origins=[ORIGIN], hsts=value).settings)
+        expect(f"how loudly {value!r} is told", [one.severity for one in found if one.rule == "CKE-15"], [severity])
 
 
 @row("CKE-16")
@@ -283,18 +344,34 @@ def test_set_cookie_on_errors(site: Site) -> None:
 
 
 @row("CKE-17")
-def test_no_token_where_scripts_read(site: Site) -> Partly:
-    """No page, header or JSON hands a token to a script, and the package has no script at all."""
-    browser = Browser(site.driver, cookie=site.cookie)
-    browser.login()
-    secrets = (browser.token or "").split(".")[2:]
-    for page in ("/me", "/form", "/data", "/account/sessions", "/session/status"):
-        answer = browser.get(page)
-        shown = "\n".join([answer.text, *(f"{name}: {value}" for name, value in answer.headers)])
-        expect(f"secret parts of the token at {page}", [one for one in secrets if one in shown], [])
-    scripts = [one.name for one in files("coatcheck").iterdir() if one.name.endswith((".js", ".mjs", ".ts"))]
-    expect("scripts that the package brings", scripts, [])
-    return partly(
-        "No page, header or JSON hands a token to a script, and the package has no script at all; the storage of a "
-        "real browser was not looked into, and what your own scripts keep there is yours."
-    )
+def test_no_token_where_scripts_read(site: Site) -> None:
+    """In a whole life, bound to a device too, a token leaves in HttpOnly cookies alone; no script of ours is there."""
+    bound = site.with_settings(binding="opportunistic", login_url="/login")
+    device = Device(bound).bind()
+    answers, secrets = list(life(site)), set[str]()
+    browser = device.browser
+    answers += [browser.get(page) for page in ("/me", "/form", "/data", "/account/sessions", "/session/status")]
+    answers += [device.refresh(), browser.get("/nowhere"), browser.post("/transfer", {"to": "bob"})]
+    answers += [browser.post("/echo", site="cross-site", origin=ELSEWHERE), browser.post("/logout")]
+    for line in (line for answer in answers for line in answer.cookies):
+        name, _, value = line.partition(";")[0].partition("=")
+        secrets |= {part for part in value.split(".")[2 if name == site.cookie else 0 :] if part}
+        expect(f"whether a script can read {name}", "; HttpOnly" in line, wanted=True)
+    expect("that secrets were handed out", len(secrets) >= 6, wanted=True)
+    for answer in answers:
+        others = (f"{name}: {value}" for name, value in answer.headers if name.lower() != "set-cookie")
+        shown = "\n".join([answer.text, *others])
+        expect(f"secrets in an answer {answer.status}", [one for one in secrets if one in shown], [])
+        expect(f"scripts in an answer {answer.status}", "<script" in answer.text.lower(), wanted=False)
+    scripts = {path: one for path, one in _files(files("coatcheck")) if path.endswith((".js", ".mjs", ".ts"))}
+    expect("scripts that the package brings, but for its demo", [one for one in scripts if "/demo/" not in one], [])
+    storage = [path for path, one in scripts.items() if WEB_STORAGE.search(one.read_text("utf-8"))]
+    expect("scripts of the demo that keep anything", storage, [])
+
+
+def _files(folder: Traversable, above: str = "") -> Iterable[tuple[str, Traversable]]:
+    for one in folder.iterdir():
+        if one.is_dir():
+            yield from _files(one, f"{above}/{one.name}")
+        else:
+            yield f"{above}/{one.name}", one
