@@ -147,7 +147,7 @@ class Watcher:
                 link.busy = False
         if not known:
             self._say(file, here)
-            handles = [None]  # what changed meanwhile was not noted
+            handles[:] = [None]  # what changed meanwhile was not noted
         elif time.monotonic() >= self._say_at:
             with suppress(NotApplied):  # somebody else is writing; there is time
                 self._say(file, here)
