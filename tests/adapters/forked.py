@@ -1,6 +1,6 @@
 """What gunicorn serves in test_gunicorn.py: the probe in a WSGI framework, used once before the server forks.
 
-gunicorn --preload "tests.adapters.forked:application('flask')"   (the file's name is in PROBE_FILE)
+gunicorn --preload "tests.adapters.forked:application('flask')"   (the store's URL is in PROBE_STORE)
 """
 
 import json
@@ -9,9 +9,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from coatcheck import SessionManager
+from coatcheck import SessionManager, open_store
 from coatcheck.adapters import wsgi
-from coatcheck.stores.sqlite import SqliteStore
 from coatcheck.testing import Probe
 from coatcheck.testing.browser import Browser
 from coatcheck.testing.drivers import WsgiDriver
@@ -42,7 +41,7 @@ def pyramid(probe: Probe, **how: Any) -> Any:
 def application(framework: str) -> Any:
     """Return the application, with a connection of this process open: a user logged in before the fork."""
     probe = Probe()
-    store = SqliteStore(os.environ["PROBE_FILE"])
+    store = open_store(os.environ["PROBE_STORE"])
     made = {"wsgi": raw, "flask": flask, "pyramid": pyramid}[framework](
         probe, store=store, manager=SessionManager(allow_insecure_http=True)
     )

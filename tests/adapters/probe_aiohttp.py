@@ -10,6 +10,7 @@ from aiohttp import WSMsgType, web
 from coatcheck.adapters.aiohttp import ENDED_CODE, exchange_of, session_of, setup
 from coatcheck.testing import Probe
 from coatcheck.testing.browser import Sent
+from coatcheck.testing.calls import obeyed
 from coatcheck.testing.probe import Answer, Call, run_async
 
 from .loopback import TICKET
@@ -114,17 +115,7 @@ async def socket(probe: Probe, request: web.Request) -> web.StreamResponse:
     await websocket.prepare(request)
     while (message := await websocket.receive()).type is WSMsgType.TEXT:
         text = message.data
-        if text.startswith("write "):
-            session["ws"] = text.removeprefix("write ")
-        elif text.startswith("save "):
-            session["ws"] = text.removeprefix("save ")
-            await exchange.save(session)
-        elif text == "login":
-            try:
-                session.login("mallory")
-            except Exception as error:  # noqa: BLE001 - its name is the answer
-                text = type(error).__name__
-        await websocket.send_str(f"{session.subject}: {text}")
+        await websocket.send_str(await obeyed(text, session, exchange))
     # what another task closes while a handler reads is CLOSING to the handler, with no code of its own
     code = ENDED_CODE if message.type is WSMsgType.CLOSING else websocket.close_code
     probe.late.append(f"ws {code}")

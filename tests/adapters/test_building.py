@@ -1,13 +1,15 @@
 """Building and holding: settings refused at the start, exchanges settled once, secrets in no repr, WSGI in WSGI."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coatcheck import AsyncRegistry, ConfigError, Key, Keyring, MemoryStore, Registry, Sealed, SessionManager
 from coatcheck.adapters import asgi, wsgi
+from coatcheck.adapters.awaited import Awaited
 from coatcheck.core.model import Reply, Request
 from coatcheck.flow.async_ import AsyncExchange
 from coatcheck.flow.sync import Exchange
@@ -218,6 +220,28 @@ async def test_signing_in_to_a_session_of_several_cookies_gives_them_all() -> No
 def test_signing_in_takes_no_unknown_words() -> None:
     with pytest.raises(TypeError, match="remeber"):
         sign_in(MemoryStore(), "alice", remeber=True)  # type: ignore[call-arg]
+
+
+# -- going -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["a URL", "a store"])
+async def test_an_application_that_goes_writes_what_is_left_and_closes_what_it_opened(
+    given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = Awaited(store=f"sqlite:///{tmp_path}/sessions.db" if given else MemoryStore())
+    done: list[str] = []
+
+    def noting(name: str) -> Callable[[object], Awaitable[None]]:
+        async def note(_self: object) -> None:
+            done.append(name)
+
+        return note
+
+    monkeypatch.setattr(type(sessions.exchange), "flush", noting("flush"))
+    monkeypatch.setattr(type(sessions.store), "close", noting("close"))
+    await sessions.shut()
+    assert done == (["flush", "close"] if given else ["flush"])
 
 
 # -- one WSGI application in another (F14) -----------------------------------------------------------------------------

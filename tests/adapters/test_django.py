@@ -752,6 +752,31 @@ def test_a_partitioned_cookie_says_so_when_it_comes_and_when_it_goes() -> None:
             assert "; Secure" in written
 
 
+def test_a_guarded_page_leaves_what_django_says_of_frames() -> None:
+    guarded = {"STORE": MemoryStore(), "PROOF_PAGES": ["/count/"], "HSTS": "max-age=31536000"}
+    with override_settings(COATCHECK=guarded):
+        answer = Client().get("/count/", secure=True)
+        assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'none'"
+        assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
+        with override_settings(SECURE_CSP={"default-src": ["'self'"]}):  # its middleware, around us, writes that then
+            answer = Client().get("/count/", secure=True)
+        assert "Content-Security-Policy" not in answer.headers
+        assert answer.headers["X-Frame-Options"] == "DENY"
+
+
+def test_a_save_in_the_middle_of_a_request_says_nothing_that_its_answer_may_say_otherwise() -> None:
+    guarded = {"STORE": MemoryStore(), "PROOF_PAGES": ["/saved/"], "HSTS": "max-age=31536000"}
+    with override_settings(COATCHECK=guarded):
+        own = {"Content-Security-Policy": "frame-ancestors 'self'", "Strict-Transport-Security": "max-age=5"}
+        answer = Client().get("/saved/", own, secure=True)
+        with override_settings(SECURE_CSP={"default-src": ["'self'"]}):
+            again = Client().get("/saved/", own, secure=True)
+    assert again.headers["Content-Security-Policy"] == "frame-ancestors 'self'"
+    assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'self'"
+    assert answer.headers["Strict-Transport-Security"] == "max-age=5"
+    assert list(answer.cookies) == [COOKIE]
+
+
 def test_plain_http_on_localhost_has_a_name_of_its_own() -> None:
     plain = {"SESSION_COOKIE_NAME": "session-insecure", "SESSION_COOKIE_SECURE": False}
     with override_settings(**plain, COATCHECK={"STORE": MemoryStore(), "ALLOW_INSECURE_HTTP": True}):

@@ -78,8 +78,7 @@ class Chat(AsyncJsonWebsocketConsumer):
                 await session.aset_expiry(content["expiry"])
         except Exception as error:  # noqa: BLE001 - what it says is the answer
             said = f"{type(error).__name__}: {error}"
-        user = self.scope["user"]
-        await self.send_json({"user": str(user), "said": said, "data": seen(session)})
+        await self.send_json({"said": said, **seen(self.scope)})
 
     async def disconnect(self, code: int) -> None:
         Chat.codes.append(code)
@@ -105,16 +104,16 @@ class ChatInThreads(JsonWebsocketConsumer):
                 session.set_expiry(content["expiry"])
         except Exception as error:  # noqa: BLE001 - what it says is the answer
             said = f"{type(error).__name__}: {error}"
-        user = self.scope["user"]
-        self.send_json({"user": str(user), "said": said, "data": seen(session)})
+        self.send_json({"said": said, **seen(self.scope)})
 
     def disconnect(self, code: int) -> None:
         Chat.codes.append(code)
 
 
-def seen(session: Any) -> dict[str, Any]:
-    """Return what a session holds that is not Django's."""
-    return {key: value for key, value in session.items() if key[0] != "_"}
+def seen(scope: Any) -> dict[str, Any]:
+    """Return what a consumer finds in its scope; of the session, what is not Django's."""
+    data = {key: value for key, value in scope["session"].items() if key[0] != "_"}
+    return {"user": str(scope["user"]), "data": data, "cookies": sorted(scope["cookies"])}
 
 
 def line(app: Any, token: str | None = None, *, at: str = "/chat", origin: str | None = HERE) -> WebsocketCommunicator:
@@ -195,7 +194,7 @@ def app(request: pytest.FixtureRequest) -> Any:
 async def test_it_knows_the_session_and_the_user(app: Any, ann: Someone) -> None:
     await ann.get("/count/")
     async with connected(app, ann.token) as ask:
-        assert await ask() == {"user": ann.name, "said": None, "data": {"n": 1}}
+        assert await ask() == {"user": ann.name, "said": None, "data": {"n": 1}, "cookies": [COOKIE, "other"]}
     assert Chat.codes == [1000]
 
 
@@ -534,6 +533,9 @@ async def test_who_must_be_logged_in_is_not_let_in(store: Any, consumer: Any) ->
         session = await sync_to_async(SessionStore)(token)
         await session.aset("_auth_user_id", "7")
         await session.asave()
+        for more in ({"level": 2}, {"within": 0}):
+            strict = SessionMiddlewareStack(RequireLogin(consumer.as_asgi(), **more))
+            assert await line(strict, session.session_key).connect(timeout=10) == (False, 1008)
         for one, at in ((app, "/private"), (guarded, "/chat")):
             async with connected(one, session.session_key, at=at):
                 pass

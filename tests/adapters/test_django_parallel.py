@@ -34,6 +34,7 @@ from django.urls import path  # noqa: E402
 from coatcheck import Registry, SessionLimit  # noqa: E402
 from coatcheck.adapters.django import SessionStore, exchange_of, session_of  # noqa: E402
 from coatcheck.adapters.django.site import site  # noqa: E402
+from coatcheck.flow import sync  # noqa: E402
 
 COOKIE = "__Host-session"
 ALIAS = "parallel"
@@ -149,8 +150,9 @@ class Site:
 
 
 @pytest.fixture
-def served(request: pytest.FixtureRequest, database: None) -> Iterator[Site]:
-    """Run the project with a limit, if the test names one."""
+def served(request: pytest.FixtureRequest, database: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """Run the project with a limit, if the test names one; what must be tried again may take its time."""
+    monkeypatch.setattr(sync, "COMMIT_DEADLINE", PATIENCE)
     chosen = override_settings(COATCHECK={"STORE": "django", "LIMIT": getattr(request, "param", None)})
     chosen.enable()
     server = ThreadedWSGIServer(("127.0.0.1", 0), Quiet)

@@ -45,12 +45,13 @@ class Gunicorn:
         self._bound = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._bound.set_inheritable(True)
         command = ["-m", "gunicorn", "--preload", "--workers", "2", *WORKERS[workers], "--graceful-timeout", "5"]
+        command += ["--no-control-socket"]
         command += ["--bind", f"fd://{self._bound.fileno()}", f"tests.adapters.forked:application('{framework}')"]
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [sys.executable, *command],
                 cwd=ROOT,
-                env={**os.environ, "PROBE_FILE": str(self.file)},
+                env={**os.environ, "PROBE_STORE": f"sqlite:///{self.file}"},
                 pass_fds=[self._bound.fileno()],
                 stdout=log,
                 stderr=log,
@@ -185,3 +186,11 @@ def test_a_worker_that_is_killed_takes_no_session_with_it(gunicorn: Gunicorn) ->
     stored = store.find(Query(live=False, limit=1000)).items
     store.close()
     assert {"preloaded", "dave"} <= {record.subject for record in stored}
+
+
+@pytest.mark.parametrize("more", [(), ("watch",)])
+def test_greenlets_that_come_all_at_once_wait_for_no_lock_of_before(tmp_path: Path, more: tuple[str, ...]) -> None:
+    """gunicorn --preload makes the store, and its locks, before gevent takes the place of threads in its workers."""
+    ask = [sys.executable, "-m", "tests.support.greenlets", f"sqlite:///{tmp_path}/sessions.db", *more]
+    done = subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "8 16\n"), done.stderr

@@ -204,3 +204,16 @@ def test_a_session_has_so_many_sockets_and_no_more(name: str) -> None:
         assert stranger.receive() == "bob: still"
         stranger.close()
         assert site.noise("session_sockets_refused") == 1
+
+
+@pytest.mark.parametrize("name", [name for name in SOCKETS if name != "Sanic"])
+def test_a_socket_whose_handshake_cannot_be_stored_is_not_opened(name: str) -> None:
+    """Sanic opens a socket before its handler runs: there it is closed at once (tests/adapters/test_sanic.py)."""
+    with Site.opened(adapter(name)) as site:
+        browser = site.logged_in()
+        site.trouble.fail("commit")
+        denial = browser.connect("/ws?write=v").denial
+        assert denial is not None
+        assert (denial.status, denial.cookies) == (503, [])
+        site.trouble.fail(None)
+        assert browser.get("/data").json() == {}

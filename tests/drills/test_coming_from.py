@@ -146,6 +146,25 @@ def test_a_late_answer_to_the_old_cookie_does_not_wipe_a_login(house: House, clo
     assert house.visitor(owner.token).user == "ann"
 
 
+def test_an_answer_that_comes_after_a_renewal_brings_no_older_secret(house: House, clock: Clock) -> None:
+    """Its secret would count as stolen: the browser has had it, and a newer one, while this request was slow."""
+    old = cookie(clock)
+    pending = house.start(ask("/data?write=late&hold=slow", old))
+    house.control.gate("slow").wait_until_reached()
+    clock.wind(16 * 60)
+    browser = house.visitor(house.ask(ask("/me", old)).token)
+    assert browser.user == "ann"
+    clock.wind(16 * 60)
+    assert browser.user == "ann"
+    assert len(house.events("session_renewed")) == 1
+    house.control.gate("slow").open()
+    (late,) = pending.answers()
+    assert late.set_cookies == []
+    clock.wind(120)
+    assert browser.user == "ann"
+    assert browser.get("/data").json["late"] == "1"
+
+
 def test_it_is_ignored_beside_any_cookie_of_ours(house: House, clock: Clock) -> None:
     both = f"session={cookie(clock)}; {COOKIE}=c1.nothing"
     assert subject(house.ask(Ask("GET", "/me", (("cookie", both), *OURS)))) is None

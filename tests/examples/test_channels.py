@@ -22,18 +22,23 @@ SERVERS = {
     "daphne": ["-c", DAPHNE + "CommandLineInterface().run(['-p', '{port}', 'app:application'])"],
     "uvicorn": ["-m", "uvicorn", "--app-dir", "{folder}", "app:application", "--port", "{port}"],
 }
+MADE = """
+import app
+from django.contrib.auth.models import User
+from django.core.management import call_command
+call_command("migrate", verbosity=0)
+User.objects.create_user("alice", password="wonderland")
+"""
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make the database, with one user, and return where it lies."""
     place = tmp_path_factory.mktemp("chat")
-    environment = {**os.environ, "DJANGO_SUPERUSER_PASSWORD": "wonderland"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), os.environ.get("PYTHONPATH", "")])}
     environment.pop("DJANGO_SETTINGS_MODULE", None)
-    user = ["createsuperuser", "--noinput", "--username", "alice", "--email", "a@example.org"]
-    for step in (["migrate"], user):
-        command = [sys.executable, str(FOLDER / "app.py"), *step]
-        subprocess.run(command, cwd=place, env=environment, check=True, capture_output=True, timeout=60)
+    command = [sys.executable, "-c", MADE]
+    subprocess.run(command, cwd=place, env=environment, check=True, capture_output=True, timeout=60)
     return place
 
 

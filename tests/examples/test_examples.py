@@ -58,15 +58,16 @@ def served(command: list[str], folder: Path, place: Path) -> Iterator[str]:
 
 def _awaited(server: subprocess.Popen[bytes], base: str, log: Path) -> str:
     end = time.monotonic() + 60
-    while True:
-        try:
-            httpx2.get(base)
-        except httpx2.TransportError:
-            assert server.poll() is None, log.read_text()
-            assert time.monotonic() < end, f"the example did not start: {log.read_text()}"
-            time.sleep(0.05)
-        else:
-            return base
+    with httpx2.Client(verify=False) as client:  # one for all tries: making one takes a server's time away
+        while True:
+            try:
+                client.get(base)
+            except httpx2.TransportError:
+                assert server.poll() is None, log.read_text()
+                assert time.monotonic() < end, f"the example did not start: {log.read_text()}"
+                time.sleep(0.05)
+            else:
+                return base
 
 
 def browser(base: str) -> httpx2.Client:

@@ -100,8 +100,9 @@ def test_one_failure_is_enough_where_that_is_chosen_and_another_kind_of_error_co
     assert shop.asked(3) == 0
 
 
-def test_an_open_circuit_refuses_a_login_at_once() -> None:
-    shop = Shop()
+@pytest.mark.parametrize("new_devices", ["ignore", "tell"])
+def test_an_open_circuit_refuses_a_login_at_once(new_devices: str) -> None:
+    shop = Shop(new_devices=new_devices)
     shop.trouble.fail("commit")
     shop.trouble.fail("load")
     shop.asked(5)

@@ -29,6 +29,7 @@ from typing import Final
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from tests.conformance.adapters import EVERY, framework_of
 
@@ -62,12 +63,12 @@ FRAMEWORKS: Final = (
 )
 #: frameworks that the tests of another one need
 ALSO: Final = {"litestar": ["starlette"], "starlette": ["fastapi"]}
-#: what the oldest version of a framework needs beside it, though it does not say so
+#: what a framework before some version needs beside it, though it does not say so
 BESIDE: Final = {
-    "django": ["django-htmx>=1"],  # the newest needs Django 5.2
-    "flask": ["asgiref>=3.2"],  # for awaiting views: the extra flask[async]
-    "quart": ["flask<3.1"],  # it has no PROVIDE_AUTOMATIC_OPTIONS, which Flask 3.1 reads
-    "sanic": ["websockets<14"],  # from 14 on, each of its sockets closes with 1006: "invalid opcode"
+    "django": ("5.2", "django-htmx>=1"),  # the newest needs Django 5.2
+    "flask": ("99", "asgiref>=3.2"),  # for awaiting views: the extra flask[async]
+    "quart": ("0.19.9", "flask<3.1"),  # it has no PROVIDE_AUTOMATIC_OPTIONS, which Flask 3.1 reads
+    "sanic": ("25.3", "websockets<14.2"),  # from 14.2 on, each of its sockets closes with 1006: "invalid opcode"
 }
 
 
@@ -160,7 +161,7 @@ class Trial:
         """Make an environment with coatcheck, all that its tests need, and the pinned framework."""
         if not self.python.exists():
             attempt([uv(), "venv", "--quiet", "--python", self._base, str(self.place)])
-        beside = BESIDE.get(self.framework, []) if pins else []
+        beside = [other for pin in pins for other in beside_of(pin)]
         said = {name_of(line) for line in (*pins, *beside)}
         others = [*PROJECT["dependencies"], *everything(self.framework)]
         lines = [line for line in others if name_of(line) not in said]
@@ -187,6 +188,12 @@ def wanted(framework: str) -> list[Requirement]:
 def name_of(line: str) -> str:
     """Return the name in a requirement."""
     return canonicalize_name(Requirement(line).name)
+
+
+def beside_of(pin: str) -> list[str]:
+    """Return what a pinned framework needs beside it, as pyproject.toml does not say."""
+    before, other = BESIDE.get(name_of(pin), ("0", ""))
+    return [other] if Version(pin.partition("==")[2]) < Version(before) else []
 
 
 def python_of(said: str) -> str:

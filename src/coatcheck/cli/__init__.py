@@ -7,7 +7,7 @@ revoke     sessions revoke
 upkeep     purge and events
 migrate    from store to store; takeover: from another library
 keys       keys list, rotate and revoke;   audit: audit seal and verify
-policy     says what settings mean, and what is weak about them
+policy     says what settings mean, what is weak about them, and which events go where
 target     the settings of the application that a command line names
 conform    judges somebody's application from outside
 views      what may be shown of a record and of an event: never a proof, never a value

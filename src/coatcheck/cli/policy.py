@@ -1,4 +1,4 @@
-"""`coatcheck policy show` and `lint`: what an application's settings mean, and what a reviewer would say of them.
+"""`coatcheck policy show`, `lint` and `events`: what settings mean, what is weak about them, which events go where.
 
 The judgement is core/lint.py's, the standards are core/presets.py's; here they are put into words.
 """

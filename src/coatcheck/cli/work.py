@@ -75,7 +75,7 @@ class Work(Protocol):
         """Return what to ask before it begins; None: it began in an earlier run."""
         ...
 
-    def go(self, rate: int, did_one: Callable[[], None]) -> None:
+    def go(self, rate: int, did_one: Callable[[], None], /) -> None:
         """Do all that can be done."""
         ...
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from . import tokens
 from .cookies import CookieWriter
-from .model import Headers, Instant, Outcome, Record, Request, Ticket, Update
+from .model import Headers, Instant, Outcome, Record, Request, Ticket
 from .policies import Timeouts
 from .sealed import Sealer
 from .settings import Settings
@@ -94,7 +94,7 @@ class Handing:
         cookies, record = outcome.cookies, visit.record
         if visit.following is not None and record is not None and not (cookies or visit.logout or visit.login):
             cookies = self.write(visit, record, visit.following, self._now()) if is_private(visit.headers) else ()
-            visit.unguarded = bool(cookies) and not any(isinstance(one, Update) for one in outcome.changes)
+            visit.unguarded = bool(cookies)
         if not cookies and not visit.logout:
             return outcome
         header = visit.request.header(b"cookie")

@@ -21,12 +21,15 @@ from .settings import Settings, proof_pages
 _HSTS = b"strict-transport-security"
 _POLICY = b"content-security-policy"
 _RESOURCE = (b"cross-origin-resource-policy", b"same-origin")
-_UNFRAMED = (_POLICY, b"frame-ancestors 'none'")
+UNFRAMED = (_POLICY, b"frame-ancestors 'none'")
 _PROOF = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
 )
+
+NAMES = frozenset({_HSTS, _POLICY, _RESOURCE[0], *(name for name, _ in _PROOF)})
+"""What a guard may add; only where the whole answer is known is it known whether that is needed."""
 
 A = TypeVar("A", bound="Reply | Headers")
 
@@ -59,7 +62,7 @@ class Hardening:
             there = {name.lower() for name, _ in given}
             more = [header for header in more if header[0] not in there]
         if request.path in self._pages and not _says_who_frames(given):
-            more.append(_UNFRAMED)
+            more.append(UNFRAMED)
         if not more:
             return answer
         if isinstance(answer, Reply):

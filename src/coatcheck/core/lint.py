@@ -41,7 +41,7 @@ ROWS: Final[Mapping[str, str]] = {
     "SCT-08": "an older state of a session cannot be played again (RFC 6265bis section 8.3)",
     "TMO-05": "the timeouts are those of the assurance level (NIST SP 800-63B-4 section 2)",
     "TMO-08": "bearer cookies do not outlive the browser unless asked for (NIST SP 800-63B-4 section 5.1)",
-    "TMO-11": "15 minutes without activity need an authentication (PCI DSS v4 8.2.8)",
+    "TMO-11": "15 minutes without activity need an authentication (PCI DSS v4.0.1 8.2.8)",
     "TMO-12": "background traffic is no activity (NIST SP 800-63B-4 section 5.2)",
     "TMO-14": "a remembered login has an absolute end (ASVS 10.4.8)",
     "TMO-15": "a remembered browser does not stand for an authentication (NIST SP 800-63B-4 section 5.1)",

@@ -109,7 +109,6 @@ class SessionManager:
         self._screen = Screen(chosen, self._heard, self._clients.is_secure)
         self._check = self._screen.check
         self._calm = self._screen.calm  # then an ordinary GET is never refused
-        self._isolates = chosen.isolate
         self.hardening = hardening_of(chosen, self._clients.is_secure)
         self._settler = Settler(
             chosen,
@@ -155,8 +154,8 @@ class SessionManager:
         return plain and is_local(request.header(b"host").decode("latin-1"))
 
     def screen(self, request: Request) -> Reply | None:
-        """Return the answer to a request that is refused whoever sends it: wrong host, or caused by another site."""
-        return self._screen.check(request)
+        """Return the answer to a request for a page without sessions that is refused: wrong host, or another site's."""
+        return self._screen.meant(request)
 
     def identify(self, request: Request) -> Ticket | Absent | Reply:
         """Return the ticket that a request presents, why there is none, or the answer that refuses it."""
@@ -185,8 +184,6 @@ class SessionManager:
         if not isinstance(value, bytes):
             self._heard("session_cookie_ambiguous", request)
             return Absent.AMBIGUOUS
-        if self._isolates and (refused := self._screen.embeds(request)) is not None:
-            return refused
         ticket = tokens.parse(value) if self._sealer is None else self._sealer.open(header, value)
         if ticket is None:
             self._heard("session_malformed_token", request)
@@ -411,7 +408,7 @@ class SessionManager:
         binder = self._binder
         if binder is None:
             raise AssertionError  # there are no device_paths
-        refused = self.screen(request) or binder.at_once(request)
+        refused = self._check(request) or binder.at_once(request)
         if refused is None and len(request.header(b"cookie")) > MOST_HEADER:
             self._heard("session_cookie_oversize", request)
             return replies.UNAVAILABLE  # a browser gives its key up after any other answer

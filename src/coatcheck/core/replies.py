@@ -29,7 +29,7 @@ UNAVAILABLE = Reply(
 FAULT = Reply(
     500,
     (_TEXT, _NO_STORE),
-    b"Something went wrong on our side. Nothing was changed.\n",
+    b"Something went wrong on our side; please try again in a moment.\n",
 )
 """A fault in our code, or in a policy, detector or store of the application's: what it was, only the log says."""
 

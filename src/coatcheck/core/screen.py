@@ -27,14 +27,23 @@ class Screen:
         if (chosen := settings.device_binding) is not None:  # proved by a signature; its Origin may be the site's (E12)
             self._exempt |= {chosen.register_path, chosen.refresh_path}
         self.any_host = bool(self._origins) and not self._insecure
-        self.calm = self.any_host and not self._checks_https
+        self._isolates = settings.isolate
+        names = [settings.cookie.name, *(source.cookie for source in settings.legacy)]
+        self._cookies = tuple(f"{name}=".encode("ascii") for name in names)
+        self.calm = self.any_host and not (self._checks_https or self._isolates)
         self._host_seen: bytes | None = None
 
     def check(self, request: Request) -> Reply | None:
-        """Return the answer to a request that is refused whoever sends it: wrong host, or caused by another site."""
+        """Return the answer to a request that is refused whoever sends it: over plain http, embedded, or not meant."""
         if self._checks_https and not self._secure(request):
             self._heard("session_plain_http", request)
             return replies.PLAIN_HTTP
+        if self._isolates and (reply := self._embedded(request)) is not None:
+            return reply
+        return self.meant(request)
+
+    def meant(self, request: Request) -> Reply | None:
+        """Return the answer to a request that was not meant for us: wrong host, or caused by another site."""
         if not self.any_host and (reply := self._wrong_host(request)) is not None:
             return reply
         if request.method in csrf.SAFE_METHODS and request.kind == "http":
@@ -75,10 +84,13 @@ class Screen:
         # "report" leaves the refusing to a framework's own check, and none of those looks at a handshake
         return replies.cross_origin() if self._csrf == "refuse" or request.kind == "websocket" else None
 
-    def embeds(self, request: Request) -> Reply | None:
-        """Return the answer to a request that another site's frame, image or script makes, and none that is listed."""
+    def _embedded(self, request: Request) -> Reply | None:
+        """Return the answer to what another site's frame, image or script asks for with a cookie of ours."""
         if not csrf.is_embedded(request) or request.path in self._exempt:
             return None
+        brought = request.cookie or request.header(b"cookie")
+        if request.kind != "http" or not any(name in brought for name in self._cookies):
+            return None  # a stranger's, of which nothing private comes; a socket is judged by its Origin
         if request.header(b"origin").decode("latin-1") in self._trusted:
             return None
         self._heard("session_embedding_refused", request)

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from .async_legacy import AsyncConversions
     from .telling import Telling
 
+A = TypeVar("A", bound="Session | Reply")
 V = TypeVar("V")
 
 DEVICE_TRIES, DEVICE_HOPS = 6, 4
@@ -192,7 +193,7 @@ class AsyncExchange:
         `device`: the endpoints of device binding are answered here.
         """
         if self._device_paths and device and request.path in self._device_paths:
-            return await self._device(request)
+            return self._hardened(request, await self._device(request))
         manager = self.manager
         record = None
         try:
@@ -226,7 +227,7 @@ class AsyncExchange:
         except CoatcheckError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a rule or a store breaks on: nobody is let in by it
-            return self.troubles.broke(request, error)
+            return self._hardened(request, self.troubles.broke(request, error))
 
     async def _device(self, request: Request) -> Reply:
         """Answer a browser that binds its session to its device, or proves that it still is: 503 where we are late."""
@@ -315,9 +316,9 @@ class AsyncExchange:
         visit = session.visit
         if visit.outcome is None:
             devices = None if visit.login is None else self.manager.devices
-            if devices is not None:
-                await self._look_at_device(devices, session)
             try:
+                if devices is not None:
+                    await self._look_at_device(devices, session)
                 try:
                     if visit.login is not None:
                         await self.floor()  # by how much our clock is ahead of the store's
@@ -356,9 +357,10 @@ class AsyncExchange:
             return
         subject = visit.login.subject
         try:
-            memory = await self.store.load(devices.handle_of(subject))
+            memory = await self._at.load(devices.handle_of(subject))
         except StoreError as error:
-            logger.warning("the browser of a login could not be compared with others: %s", error)
+            logger.warning("the browser of a login could not be compared with others")
+            self.troubles.store_failed(visit.request, error, "warning")
         else:
             visit.sighting = devices.sighted(visit.request, subject, memory, visit.arrived)
 
@@ -370,12 +372,13 @@ class AsyncExchange:
                 change = None if visit.sighting is None else devices.noted(visit.sighting, visit.arrived)
                 if change is None or visit.sighting is None:
                     return
-                conflict = await self.store.commit(os.urandom(16), (change,), durable=False)
+                conflict = await self._at.commit(os.urandom(16), (change,), durable=False)
                 if conflict is None or conflict.current is None:
                     return
                 visit.sighting = devices.again(visit.sighting, conflict.current, visit.arrived)
         except StoreError as error:
-            logger.warning("the browser of a login could not be noted: %s", error)
+            logger.warning("the browser of a login could not be noted")
+            self.troubles.store_failed(visit.request, error, "warning")
 
     async def abandon(self, session: Session) -> None:
         """Commit ends and activity of an exchange whose response does not pass through us; drop the rest."""
@@ -409,7 +412,13 @@ class AsyncExchange:
         manager = self.manager
         if manager.noise.since is not None and manager.noise.due(manager.now()):
             await self.flush()
-        return reply if self._hardening is None else self._hardening.hardened(request, reply, private=False)
+        return self._hardened(request, reply)
+
+    def _hardened(self, request: Request, answer: A) -> A:
+        """Return an answer of ours with what guards it."""
+        if self._hardening is None or not isinstance(answer, Reply):
+            return answer
+        return self._hardening.hardened(request, answer, private=False)
 
     async def flush(self) -> None:
         """Write the summaries of the noise counted so far."""
@@ -568,7 +577,9 @@ class AsyncExchange:
     def _away(self, request: Request, error: StoreError) -> Session | Reply:
         self.troubles.store_failed(request, error)
         answer = self.manager.away(request, self._make, self._floor)
-        return self.manager.traces.answered(request, answer) if isinstance(answer, Reply) else answer
+        if isinstance(answer, Reply):
+            answer = self._hardened(request, self.manager.traces.answered(request, answer))
+        return answer
 
     def _unavailable(self, request: Request) -> Reply:
         return self.manager.traces.answered(request, replies.UNAVAILABLE)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import inspect
+import os
 import queue
 import threading
 from collections.abc import Callable, Coroutine, Sequence
@@ -94,22 +95,29 @@ class Post:
         self.listener = listener
         self.loop: asyncio.AbstractEventLoop | None = None
         self.lost = 0
+        self._said_at = float("-inf")
+        self.forget()
+        _POSTS.add(self)
+
+    def forget(self) -> None:
+        """Begin anew, in a forked child: what waits is its parent's to tell."""
         self._queue: queue.Queue[Event] = queue.Queue(MOST_WAITING)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._said_at = float("-inf")
-        _POSTS.add(self)
 
     def put(self, event: Event) -> None:
         """Have an event told, or lose it; never waits."""
+        begun = None
         with self._lock:
             try:
                 self._queue.put_nowait(event)
             except queue.Full:
                 self._lose(event)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name=f"coatcheck: {self.name}", daemon=True)
-                self._thread.start()
+            if self._thread is None:
+                begun = threading.Thread(target=self._run, name=f"coatcheck: {self.name}", daemon=True)
+                self._thread = begun
+        if begun is not None:
+            begun.start()  # not within the lock: where greenlets stand for threads, it runs at once
 
     @property
     def name(self) -> str:
@@ -146,6 +154,10 @@ class Post:
                 continue
             try:
                 self._tell(event)
+            except BaseException:  # it ends this thread; the next event begins another
+                with self._lock:
+                    self._thread = None
+                raise
             finally:
                 self._queue.task_done()
 
@@ -174,3 +186,12 @@ def _farewell() -> None:
     until = monotonic() + FAREWELL
     for post in list(_POSTS):
         post.drained(until)
+
+
+def _after_fork_in_child() -> None:
+    for post in list(_POSTS):
+        post.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

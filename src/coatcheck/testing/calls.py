@@ -95,6 +95,21 @@ async def run_async(steps: Steps) -> Answer:
             error = problem
 
 
+async def obeyed(said: str, session: Session, exchange: AsyncExchange) -> str:
+    """Do what a text over the probe's socket says (`write ...`, `save ...`, `login`), and return the answer to send."""
+    if said.startswith("write "):
+        session["ws"] = said.removeprefix("write ")
+    elif said.startswith("save "):
+        session["ws"] = said.removeprefix("save ")
+        await exchange.save(session)
+    elif said == "login":
+        try:
+            session.login("mallory")
+        except Exception as error:  # noqa: BLE001 - its name is the answer
+            said = type(error).__name__
+    return f"{session.subject}: {said}"
+
+
 def text(body: str) -> Answer:
     """Answer with plain text."""
     return Answer(200, [TEXT], body.encode())

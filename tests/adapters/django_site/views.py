@@ -81,7 +81,9 @@ def messages_page(request: HttpRequest) -> HttpResponse:
 
 def saved(request: HttpRequest) -> HttpResponse:
     request.session.save()
-    return HttpResponse(request.session.session_key, status=int(request.GET.get("status", "200")))
+    headers = {name: value for name, value in request.GET.items() if name != "status"}
+    status = int(request.GET.get("status", "200"))
+    return HttpResponse(request.session.session_key, status=status, headers=headers)
 
 
 def restarted(request: HttpRequest) -> HttpResponse:

@@ -26,6 +26,7 @@ from django.utils.module_loading import import_string  # type: ignore[import-unt
 
 from ...core import tokens
 from ...core.errors import ConfigError, StoreError
+from ...core.hardening import NAMES
 from ...core.model import Headers, Reply, Request
 from ...core.session import Session
 from ...core.visit import Lasting
@@ -138,9 +139,11 @@ class SessionStore(SessionBase):  # type: ignore[misc]
             answer = exchange.finish(session, 200, ())
             visit.outcome = None
             if isinstance(answer, Reply):
-                message = "the session could not be saved: the store is away, or it was renewed or ended meanwhile"
+                message = (
+                    "the session could not be saved: the store does not answer, or it was renewed or ended meanwhile"
+                )
                 raise StoreError(message)
-            self.pending = [*self.pending, *answer]
+            self.pending = [*self.pending, *(header for header in answer if header[0] not in NAMES)]
             visit.bare = visit.bare or ended
             visit.wanted = False
         if known and visit.record is None:

@@ -20,6 +20,7 @@ from django.http.response import HttpResponseBase  # type: ignore[import-untyped
 
 from ...core.cookies import added
 from ...core.errors import ConfigError, Refusal
+from ...core.hardening import UNFRAMED
 from ...core.model import Headers, Reply, Request
 from ...core.session import Session, Typed
 from ...flow.sync import Exchange
@@ -204,9 +205,9 @@ def _dress(response: HttpResponseBase, dressed: Headers, before: Headers) -> Non
         name, value = raw.decode("latin-1"), content.decode("latin-1")
         if name == "set-cookie":
             _set_cookie(response, value)
-        elif name == "content-security-policy" and name in response.headers:
+        elif (raw, content) == UNFRAMED and name in response.headers:
             response.headers[name] += f", {value}"  # one line for both: each of them applies (CSP section 3.1)
-        elif name == "content-security-policy" and getattr(settings, "SECURE_CSP", None):
+        elif (raw, content) == UNFRAMED and getattr(settings, "SECURE_CSP", None):
             response.headers["X-Frame-Options"] = "DENY"  # Django's middleware sets none where there is one already
         else:
             response.headers[name] = value

@@ -70,6 +70,13 @@ _LAST_CHANGE: Final = _text("select ifnull(max(id), 0) from {p}changes")
 _CHANGES: Final = _text("select id, handle from {p}changes where id >= ? order by id")
 _MANY_CHANGES: Final = _text("select max(id) - min(id) >= ? from {p}changes")
 _FORGET_CHANGES: Final = _text("delete from {p}changes where id <= (select max(id) from {p}changes) - ?")
+_IS_WATCHING: Final = _text("select 1 from {p}watchers where name = ?")
+_BEGIN_WATCH: Final = _text(
+    "insert into {p}watchers (name, until) values (?, ?) on conflict (name) do update set until = excluded.until"
+)
+_END_WATCH: Final = _text("delete from {p}watchers where name = ?")
+_HAS_LAPSED: Final = _text("select 1 from {p}watchers where until < ? limit 1")
+_FORGET_WATCHERS: Final = _text("delete from {p}watchers where until < ?")
 _BEAT: Final = _text("update {p}meta set value = value + 1 where name = 'beat'")
 _SWAP: Final = _text(
     "update {p}sessions set authenticated_at = ?, seen_at = max(seen_at, ?), idle_for = ?, expires_at = ?, "
@@ -206,6 +213,33 @@ def changes_since(link: Link, last: int) -> tuple[int, list[Handle | None]]:
         return last_change(link), [None]
     handles = dict.fromkeys(handle for number, handle in found if number > last)
     return (found[-1][0] if found else last), list(handles)
+
+
+def is_watching(link: Link, name: str) -> bool:
+    """Tell whether changes are noted for a watcher."""
+    return bool(link.db.execute(_IS_WATCHING, (name,)).fetchall())
+
+
+def begin_watch(link: Link, name: str, until: float) -> Done[None]:
+    """Have changes noted for a watcher from now on; it may be forgotten after `until` (seconds since 1970)."""
+    link.sync(full=False)
+    link.db.execute(_BEGIN_WATCH, (name, until))
+    return None, ()
+
+
+def end_watch(link: Link, name: str) -> Done[None]:
+    """Note nothing for a watcher any more."""
+    link.sync(full=False)
+    link.db.execute(_END_WATCH, (name,))
+    return None, ()
+
+
+def forget_watchers(link: Link, now: float) -> Done[None]:
+    """Forget watchers that did not say in time that they are still there: they were killed."""
+    link.sync(full=False)
+    if link.db.execute(_HAS_LAPSED, (now,)).fetchall():
+        link.db.execute(_FORGET_WATCHERS, (now,))
+    return None, ()
 
 
 def forget_changes(link: Link) -> Done[None]:

@@ -311,6 +311,10 @@ def test_https_for_a_year(site: Site) -> None:
         browser.post("/echo", site="cross-site", origin=ELSEWHERE),
     ):
         expect(f"what an answer {answer.status} says", answer.header(header), HSTS)
+    shop.trouble.fail("load")
+    away = browser.get("/me")
+    shop.trouble.fail(None)
+    expect("what is said while the store is away", (away.status, away.header(header)), (503, HSTS))
     expect("what is said over plain http", shop.browser(PLAIN).get("/").header(header), None)
     own = browser.get(f"/?header={header}:max-age%3D1")
     expect("what an application says by itself", own.header(header), "max-age=1")

@@ -129,7 +129,13 @@ def _listed_is_believed(site: Site, listed: Provider) -> None:
     except ModuleNotFoundError:
         return  # then nobody's logouts are believed
     keys: dict[str, list[object]] = {"keys": []}
-    for providers, issuer, taken in (([], OP, True), ([listed], OP, True), ([listed], "https://other.example", False)):
+    elsewhere = replace(listed, logouts=["front-channel"])
+    for providers, issuer, taken in (
+        ([], OP, True),
+        ([listed], OP, True),
+        ([listed], "https://other.example", False),
+        ([elsewhere], OP, False),
+    ):
         manager = SessionManager(origins=[ORIGIN], clock=site.clock, providers=providers)
         store = site.control.plain
         believed = [Issuer(issuer=issuer, audience="shop", keys=keys)]
