@@ -339,7 +339,8 @@ def test_well_known(site: Site) -> None:
     """The well-known address is JSON of what was named, a provider or relying sites, never both; else it is 404."""
     one, two = "https://one.example", "https://two.example"
     provider: dict[str, Any] = {"relying_origins": [one, two], "registering_origins": [f"https://app.{ORIGIN[8:]}"]}
-    for named in (provider, {"provider_origin": one}):
+    relying: dict[str, Any] = {"provider_origin": one}
+    for named in (provider, relying):
         bound = site.with_settings(binding=DeviceBinding(**named))
         for where in (None, "cross-site"):
             answer = bound.ask("GET", WELL_KNOWN, site=where)
