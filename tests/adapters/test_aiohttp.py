@@ -656,3 +656,23 @@ async def test_what_a_stream_wrote_is_kept_however_often_its_task_is_cancelled(t
     await asyncio.wait_for(sessions.exchange.flush(), 5)
     (record,) = store.find(Query()).items
     assert codec.decode(record.data) == {"k": "written"}
+
+
+async def test_a_logout_counts_though_its_client_left_before_the_answer() -> None:
+    store, begun = MemoryStore(), asyncio.Event()
+    name, value = await async_sign_in(store.as_async(), "bob")
+    sessions = setup(app := web.Application(), store=store, origins=["https://testserver"])
+    app.freeze()
+    headers = {"Host": "testserver", "Cookie": f"{name}={value}", **OURS}
+
+    async def out(request: web.Request) -> web.StreamResponse:
+        session_of(request).logout()
+        begun.set()
+        await asyncio.Event().wait()
+        return web.Response()
+
+    task = asyncio.ensure_future(sessions.serve(make_mocked_request("POST", "/", headers=headers, app=app), out))
+    await asyncio.wait_for(begun.wait(), 5)
+    task.cancel()
+    await asyncio.wait([task])
+    assert [one.ended_because for one in store.find(Query(live=False)).items] == ["logout"]

@@ -1,5 +1,6 @@
 """Django's own ways with a session: its session class, login, messages, test client, transactions, checks."""
 
+import asyncio
 import contextlib
 import sys
 import unittest
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from coatcheck.testing import sign_in
 from coatcheck.testing.flaky import FlakyStore
 
 from .django_site import ready
@@ -24,15 +26,16 @@ from django.contrib.sessions.backends.base import UpdateError  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.core.signals import got_request_exception  # noqa: E402
 from django.db import connection, transaction  # noqa: E402
-from django.test import AsyncClient, Client, TestCase, TransactionTestCase, override_settings  # noqa: E402
+from django.test import AsyncClient, Client, RequestFactory, TestCase, TransactionTestCase, override_settings  # noqa: E402
 from django.views.debug import ExceptionReporter  # noqa: E402
 
 from coatcheck import MemoryStore, Registry  # noqa: E402
-from coatcheck.adapters.django import SessionStore  # noqa: E402
+from coatcheck.adapters.django import SessionMiddleware, SessionStore  # noqa: E402
 from coatcheck.adapters.django.checks import check_settings  # noqa: E402
 from coatcheck.adapters.django.models import StoredSession  # noqa: E402
 from coatcheck.adapters.django.site import site  # noqa: E402
 from coatcheck.core.errors import ConfigError, DataError  # noqa: E402
+from coatcheck.core.model import Query  # noqa: E402
 
 from .django_site.views import CLOSED  # noqa: E402
 
@@ -704,6 +707,42 @@ def test_a_response_that_a_503_replaced_is_closed_all_the_same() -> None:
     with override_settings(COATCHECK={"STORE": store}):
         assert Client().get("/closing/").status_code == 503
     assert CLOSED == ["closed"]
+
+
+def _leaving(store: MemoryStore) -> Any:
+    """Return a request of somebody who is logged in."""
+    name, value = sign_in(store, "ann", manager=site().manager)
+    request = RequestFactory().get("/", HTTP_SEC_FETCH_SITE="same-origin", secure=True)
+    request.META["HTTP_COOKIE"] = f"{name}={value}"
+    return request
+
+
+def _ended(store: MemoryStore) -> list[str | None]:
+    return [one.ended_because for one in store.find(Query(live=False)).items]
+
+
+def test_a_logout_counts_though_the_worker_is_stopped_in_the_view() -> None:
+    """Django makes a page of each Exception; what a server raises to stop a worker passes every middleware."""
+
+    def view(request: Any) -> Any:
+        request.session.flush()
+        raise SystemExit
+
+    store = MemoryStore()
+    with override_settings(COATCHECK={"STORE": store}), pytest.raises(SystemExit):
+        SessionMiddleware(view)(_leaving(store))
+    assert _ended(store) == ["logout"]
+
+
+async def test_a_logout_counts_though_the_view_is_cancelled() -> None:
+    async def view(request: Any) -> Any:
+        request.session.flush()
+        raise asyncio.CancelledError
+
+    store = MemoryStore()
+    with override_settings(COATCHECK={"STORE": store}), pytest.raises(asyncio.CancelledError):
+        await SessionMiddleware(view)(_leaving(store))
+    assert _ended(store) == ["logout"]
 
 
 OK = {"STORE": "memory://"}
