@@ -51,9 +51,7 @@ def main(url: str, *more: str) -> None:
         gevent.joinall([gevent.spawn(store.watch, lambda handle: None) for _ in range(EIGHT)], raise_error=True)
     logins = [gevent.spawn(login, f"user-{number}") for number in range(EIGHT)]
     gevent.joinall(logins, raise_error=True)
-    while (
-        len(told) < 2 * EIGHT or len(heard) < EIGHT
-    ):  # each login is two events; who waits in vain is told where, and ended
+    while len(told) < 2 * EIGHT or len(heard) < EIGHT:  # a login is two events; who hangs is told where, and ended
         gevent.sleep(0.01)
     while any(count > 1 for count in threads().values()):  # who came second with one lets it go
         gevent.sleep(0.01)
