@@ -131,11 +131,10 @@ SERVERS: dict[str, Callable[[Any], Driver]] = {
 }
 
 
-@pytest.mark.parametrize("kept", [MemoryStore, lambda: near(MemoryStore().as_async())])
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_store_of_the_module_serves_a_server_of_each_loop(server: str, kept: Callable[[], Any]) -> None:
+def test_a_store_of_the_module_serves_a_server_of_each_loop(server: str) -> None:
     """Their applications belong to a loop by design; the store that they share does not."""
-    store = kept()
+    store = near(MemoryStore().as_async())
     browser = None
     for _ in range(3):
         driver = SERVERS[server](store)

@@ -13,8 +13,9 @@ from collections import Counter
 from typing import Any
 
 from coatcheck import SessionManager, open_store
-from coatcheck.core.model import Query, Reply, Request
+from coatcheck.core.model import Event, Query, Reply, Request
 from coatcheck.flow.sync import Exchange
+from coatcheck.flow.telling import Post
 
 PATIENCE = 20
 EIGHT = 8
@@ -26,6 +27,8 @@ def main(url: str, *more: str) -> None:
     store: Any = open_store(url)
     manager = SessionManager(origins=["https://app.test"], on_event=[lambda event: told.append(event.name)])
     exchange = Exchange(manager, store)
+    heard: list[str] = []
+    post = Post(lambda event: heard.append(event.name))
 
     from gevent import monkey
 
@@ -43,11 +46,12 @@ def main(url: str, *more: str) -> None:
         assert not isinstance(exchange.finish(session, 200, ()), Reply)
         return session.subject
 
+    gevent.joinall([gevent.spawn(post.put, Event(name="told", at=0.0)) for _ in range(EIGHT)], raise_error=True)
     if "watch" in more:
         gevent.joinall([gevent.spawn(store.watch, lambda handle: None) for _ in range(EIGHT)], raise_error=True)
     logins = [gevent.spawn(login, f"user-{number}") for number in range(EIGHT)]
     gevent.joinall(logins, raise_error=True)
-    while len(told) < 2 * EIGHT:  # each login is two events; who waits in vain is told where, and ended
+    while len(told) < 2 * EIGHT or len(heard) < EIGHT:  # a login is two events; who hangs is told where, and ended
         gevent.sleep(0.01)
     while any(count > 1 for count in threads().values()):  # who came second with one lets it go
         gevent.sleep(0.01)

@@ -334,4 +334,5 @@ async def _refuse(scope: Scope, send: Send, reply: Reply) -> None:
 async def _send_reply(send: Send, reply: Reply, prefix: str) -> None:
     headers: Headers = [*reply.headers, (b"content-length", str(len(reply.body)).encode())]
     await send({"type": f"{prefix}.start", "status": reply.status, "headers": headers})
-    await send({"type": f"{prefix}.body", "body": reply.body})
+    # Quart's test client, from 0.23 on, asks for what is the default
+    await send({"type": f"{prefix}.body", "body": reply.body, "more_body": False})

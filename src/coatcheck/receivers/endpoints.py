@@ -48,7 +48,7 @@ def asgi_endpoint(receive_one: Callable[[Request, bytes], Awaitable[Reply]]) -> 
         reply = reply or await receive_one(request, body)
         headers = [*reply.headers, (b"content-length", str(len(reply.body)).encode())]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
+        await send({"type": "http.response.body", "body": reply.body, "more_body": False})
 
     return application
 
