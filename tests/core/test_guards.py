@@ -5,9 +5,10 @@ import pytest
 from coatcheck.core.clients import Clients
 from coatcheck.core.errors import ConfigError
 from coatcheck.core.guards import Guard, guard_of
-from coatcheck.core.lint import findings
+from coatcheck.core.lint import findings, rows
 from coatcheck.core.manager import SessionManager
 from coatcheck.core.model import Reply, Request
+from coatcheck.core.providers import Provider
 from coatcheck.core.settings import Settings, settings_of
 from coatcheck.core.transport import strictness
 
@@ -32,10 +33,11 @@ def test_an_application_that_asks_for_nothing_has_no_guard() -> None:
     assert guard_of(Settings(), secure) is None
     assert guard_of(Settings(login_url="https://login.example/"), secure) is None
     assert guard_of(Settings(login_url="//login.example/in"), secure) is None
+    assert guard_of(Settings(login_url="/in", same_site="None", cookie_reason="frames"), secure) is None
 
 
 def test_what_is_there_stays_as_it_is_and_alone() -> None:
-    made = guard(hsts=HSTS, isolate=True, login_url="/in")
+    made = guard(hsts=HSTS, isolate=True, proof_pages=["/in"])
     given = [
         (b"Strict-Transport-Security", b"max-age=5"),
         (b"Cross-Origin-Resource-Policy", b"same-site"),
@@ -60,10 +62,16 @@ def test_nothing_is_said_over_plain_http_to_sockets_or_of_what_is_public() -> No
     assert made.guarded(asked("/in/", scheme="http"), (), private=False) == ()
 
 
-def test_the_path_of_the_login_page_counts_whatever_its_query() -> None:
-    names = {name for name, _ in guard(login_url="/in?from=a").guarded(asked("/in"), (), private=False)}
-    assert b"content-security-policy" in names
-    assert b"strict-transport-security" not in names
+def test_a_login_page_that_nobody_named_leaves_the_policy_to_whoever_writes_it() -> None:
+    made = guard(login_url="/in?from=a", proof_pages=["/proof"])
+    assert made.guarded(asked("/in"), (), private=False) == [(b"x-frame-options", b"DENY")]
+    sameorigin = [(b"X-Frame-Options", b"SAMEORIGIN")]
+    assert made.guarded(asked("/in"), sameorigin, private=False) is sameorigin
+    policy = [(b"content-security-policy", b"frame-ancestors https://partner.example")]
+    assert made.guarded(asked("/in"), policy, private=False) is policy
+    named = {name for name, _ in made.guarded(asked("/proof"), (), private=False)}
+    assert b"content-security-policy" in named
+    assert not named & {b"strict-transport-security", b"x-frame-options"}
 
 
 @pytest.mark.parametrize(
@@ -176,10 +184,22 @@ def test_a_proxy_on_a_unix_socket_may_say_it_too() -> None:
         ({"same_site": "None", "cookie_reason": "frames"}, "CSR-04", "warning"),
         ({"same_site": "None", "cookie_reason": "frames", "isolate": True}, "CSR-04", None),
         ({}, "CSR-14", "note"),
-        ({"login_url": "/in"}, "CSR-14", None),
+        ({"login_url": "/in"}, "CSR-14", "note"),
         ({"proof_pages": ["/in"]}, "CSR-14", None),
     ],
 )
 def test_what_is_missing_is_told_by_its_row(choice: dict[str, object], rule: str, severity: str | None) -> None:
     found = findings(settings_of({"origins": ["https://a.example"], **choice}))
     assert next((one.severity for one in found if one.rule == rule), None) == severity
+
+
+def test_what_is_left_to_others_is_never_told_as_fulfilled() -> None:
+    left = rows(settings_of({"origins": ["https://a.example"]}))
+    assert {rule: left[rule] for rule in ("CKE-15", "CSR-14", "DOC-03")} == dict.fromkeys(
+        ("CKE-15", "CSR-14", "DOC-03"), "yours to do"
+    )
+    providers = [Provider(issuer="https://op.example", lifetime=86400.0, logouts=["caep"])]
+    chosen = settings_of(
+        {"origins": ["https://a.example"], "hsts": HSTS, "proof_pages": ["/in"], "providers": providers}
+    )
+    assert {rows(chosen)[rule] for rule in ("CKE-15", "CSR-14", "DOC-03")} == {"yes"}
