@@ -1,5 +1,7 @@
 """What goes out with answers, and what is refused before a cookie is looked at: the rules, one by one."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from coatcheck.core.clients import Clients
@@ -11,6 +13,7 @@ from coatcheck.core.model import Reply, Request
 from coatcheck.core.providers import Provider
 from coatcheck.core.settings import Settings, settings_of
 from coatcheck.core.transport import strictness
+from coatcheck.legacy.starlette import StarletteCookie
 
 HSTS = "max-age=31536000; includeSubDomains"
 
@@ -203,3 +206,27 @@ def test_what_is_left_to_others_is_never_told_as_fulfilled() -> None:
         {"origins": ["https://a.example"], "hsts": HSTS, "proof_pages": ["/in"], "providers": providers}
     )
     assert {rows(chosen)[rule] for rule in ("CKE-15", "CSR-14", "DOC-03")} == {"yes"}
+
+
+def test_a_socket_is_judged_by_its_origin_alone() -> None:
+    ours = (b"cookie", b"__Host-coat=c1.%b.%b.%b" % (b"A" * 18, b"B" * 24, b"C" * 24))
+    said = [(b"origin", b"https://a.example"), (b"sec-fetch-site", b"same-site"), (b"sec-fetch-dest", b"websocket")]
+    manager = SessionManager(origins=["https://a.example"], isolate=True)
+    handshake = Request("GET", "wss", "/ws", [*said, ours], kind="websocket")
+    assert not isinstance(manager.identify(handshake), Reply)
+
+
+def test_a_device_is_bound_and_proved_over_tls_only() -> None:
+    manager = SessionManager(origins=["https://a.example"], https="checked", binding="opportunistic")
+    for path in manager.device_paths:
+        refused = manager.device_named(Request("POST", "http", path, [(b"sec-secure-session-id", b"A" * 42)]))
+        assert isinstance(refused, Reply)
+        assert (refused.status, b"https only" in refused.body) == (403, True)
+
+
+def test_the_cookie_of_a_session_that_is_to_become_ours_is_guarded_as_ours() -> None:
+    source = StarletteCookie("a secret that is long enough for this", until=datetime(2030, 1, 1, tzinfo=UTC))
+    embedded = [(b"sec-fetch-site", b"cross-site"), (b"sec-fetch-dest", b"image")]
+    theirs = (b"cookie", b"%b=whatever" % source.cookie.encode())
+    manager = SessionManager(origins=["https://a.example"], isolate=True, legacy=[source])
+    assert isinstance(manager.identify(Request("GET", "https", "/", [*embedded, theirs])), Reply)
