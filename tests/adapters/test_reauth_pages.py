@@ -25,6 +25,7 @@ HOME, ELSEWHERE = "192.0.2.7", "198.51.100.66"
 SETTINGS: dict[str, Any] = {
     "origins": ["https://testserver"],
     "login_url": "/prove",
+    "proof_pages": ["/prove"],
     "detectors": [NetworkChanged(60)],
     "policies": [OnSignals(step_up=50)],
 }

@@ -1,15 +1,19 @@
 """What goes out with answers, and what is refused before a cookie is looked at: the rules, one by one."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from coatcheck.core.clients import Clients
 from coatcheck.core.errors import ConfigError
 from coatcheck.core.hardening import Hardening, hardening_of
-from coatcheck.core.lint import findings
+from coatcheck.core.lint import findings, rows
 from coatcheck.core.manager import SessionManager
 from coatcheck.core.model import Reply, Request
+from coatcheck.core.providers import Provider
 from coatcheck.core.settings import Settings, settings_of
 from coatcheck.core.transport import strictness
+from coatcheck.legacy.starlette import StarletteCookie
 
 HSTS = "max-age=31536000; includeSubDomains"
 
@@ -32,10 +36,11 @@ def test_an_application_that_asks_for_nothing_has_no_guard() -> None:
     assert hardening_of(Settings(), secure) is None
     assert hardening_of(Settings(login_url="https://login.example/"), secure) is None
     assert hardening_of(Settings(login_url="//login.example/in"), secure) is None
+    assert hardening_of(Settings(login_url="/in", same_site="None", cookie_reason="frames"), secure) is None
 
 
 def test_what_is_there_stays_as_it_is_and_alone() -> None:
-    made = guard(hsts=HSTS, isolate=True, login_url="/in")
+    made = guard(hsts=HSTS, isolate=True, proof_pages=["/in"])
     given = [
         (b"Strict-Transport-Security", b"max-age=5"),
         (b"Cross-Origin-Resource-Policy", b"same-site"),
@@ -60,10 +65,16 @@ def test_nothing_is_said_over_plain_http_to_sockets_or_of_what_is_public() -> No
     assert made.hardened(asked("/in/", scheme="http"), (), private=False) == ()
 
 
-def test_the_path_of_the_login_page_counts_whatever_its_query() -> None:
-    names = {name for name, _ in guard(login_url="/in?from=a").hardened(asked("/in"), (), private=False)}
-    assert b"content-security-policy" in names
-    assert b"strict-transport-security" not in names
+def test_a_login_page_that_nobody_named_leaves_the_policy_to_whoever_writes_it() -> None:
+    made = guard(login_url="/in?from=a", proof_pages=["/proof"])
+    assert made.hardened(asked("/in"), (), private=False) == [(b"x-frame-options", b"DENY")]
+    sameorigin = [(b"X-Frame-Options", b"SAMEORIGIN")]
+    assert made.hardened(asked("/in"), sameorigin, private=False) is sameorigin
+    policy = [(b"content-security-policy", b"frame-ancestors https://partner.example")]
+    assert made.hardened(asked("/in"), policy, private=False) is policy
+    named = {name for name, _ in made.hardened(asked("/proof"), (), private=False)}
+    assert b"content-security-policy" in named
+    assert not named & {b"strict-transport-security", b"x-frame-options"}
 
 
 @pytest.mark.parametrize(
@@ -176,10 +187,46 @@ def test_a_proxy_on_a_unix_socket_may_say_it_too() -> None:
         ({"same_site": "None", "cookie_reason": "frames"}, "CSR-04", "warning"),
         ({"same_site": "None", "cookie_reason": "frames", "isolate": True}, "CSR-04", None),
         ({}, "CSR-14", "note"),
-        ({"login_url": "/in"}, "CSR-14", None),
+        ({"login_url": "/in"}, "CSR-14", "note"),
         ({"proof_pages": ["/in"]}, "CSR-14", None),
     ],
 )
 def test_what_is_missing_is_told_by_its_row(choice: dict[str, object], rule: str, severity: str | None) -> None:
     found = findings(settings_of({"origins": ["https://a.example"], **choice}))
     assert next((one.severity for one in found if one.rule == rule), None) == severity
+
+
+def test_what_is_left_to_others_is_never_told_as_fulfilled() -> None:
+    left = rows(settings_of({"origins": ["https://a.example"]}))
+    assert {rule: left[rule] for rule in ("CKE-15", "CSR-14", "DOC-03")} == dict.fromkeys(
+        ("CKE-15", "CSR-14", "DOC-03"), "yours to do"
+    )
+    providers = [Provider(issuer="https://op.example", lifetime=86400.0, logouts=["caep"])]
+    chosen = settings_of(
+        {"origins": ["https://a.example"], "hsts": HSTS, "proof_pages": ["/in"], "providers": providers}
+    )
+    assert {rows(chosen)[rule] for rule in ("CKE-15", "CSR-14", "DOC-03")} == {"yes"}
+
+
+def test_a_socket_is_judged_by_its_origin_alone() -> None:
+    ours = (b"cookie", b"__Host-coat=c1.%b.%b.%b" % (b"A" * 18, b"B" * 24, b"C" * 24))
+    said = [(b"origin", b"https://a.example"), (b"sec-fetch-site", b"same-site"), (b"sec-fetch-dest", b"websocket")]
+    manager = SessionManager(origins=["https://a.example"], isolate=True)
+    handshake = Request("GET", "wss", "/ws", [*said, ours], kind="websocket")
+    assert not isinstance(manager.identify(handshake), Reply)
+
+
+def test_a_device_is_bound_and_proved_over_tls_only() -> None:
+    manager = SessionManager(origins=["https://a.example"], https="checked", binding="opportunistic")
+    for path in manager.device_paths:
+        refused = manager.device_named(Request("POST", "http", path, [(b"sec-secure-session-id", b"A" * 42)]))
+        assert isinstance(refused, Reply)
+        assert (refused.status, b"https only" in refused.body) == (403, True)
+
+
+def test_the_cookie_of_a_session_that_is_to_become_ours_is_guarded_as_ours() -> None:
+    source = StarletteCookie("a secret that is long enough for this", until=datetime(2030, 1, 1, tzinfo=UTC))
+    embedded = [(b"sec-fetch-site", b"cross-site"), (b"sec-fetch-dest", b"image")]
+    theirs = (b"cookie", b"%b=whatever" % source.cookie.encode())
+    manager = SessionManager(origins=["https://a.example"], isolate=True, legacy=[source])
+    assert isinstance(manager.identify(Request("GET", "https", "/", [*embedded, theirs])), Reply)

@@ -16,7 +16,7 @@ from ..core.cookies import CookieWriter
 from ..core.lint import SEVERITIES, Finding, findings, rows
 from ..core.policies import Timeouts, exceeded
 from ..core.presets import DAY, HOUR, MINUTE, STANDARDS, Preset, preset
-from ..core.settings import Settings, proof_pages
+from ..core.settings import Settings, login_page
 from ..core.stepup import FOR
 from . import terminal
 from .door import EXITS
@@ -148,8 +148,8 @@ def _told(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from _csrf(settings)
     if settings.isolate:
         yield "Embedded", "what has a session is for this origin alone"
-    if pages := proof_pages(settings):
-        yield "Never framed", _list(pages)
+    if settings.proof_pages or login_page(settings):
+        yield "Never framed", _list(sorted({*settings.proof_pages, login_page(settings) or ""} - {""}))
     yield "Step-up", _step_up(settings)
     yield "Sessions", _limit(settings)
     yield "Kept", _kept(settings)

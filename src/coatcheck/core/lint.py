@@ -19,7 +19,7 @@ import msgspec
 
 from .policies import Timeouts, exceeded
 from .presets import DAY, STANDARDS, Preset, preset
-from .settings import Settings, proof_pages
+from .settings import Settings, login_page
 from .transport import YEAR, strictness
 from .visit import All
 
@@ -94,7 +94,14 @@ def rows(settings: Settings, standard: str | None = None) -> dict[str, str]:
     for one in reversed(findings(settings, standard)):
         worst[one.rule] = one.severity
     said: dict[Severity | None, str] = {"error": "no", "warning": "less well"}
-    return {rule: "yours to do" if rule in YOURS else said.get(worst.get(rule), "yes") for rule in ROWS}
+    yours = YOURS | _left(settings)
+    return {rule: "yours to do" if rule in yours else said.get(worst.get(rule), "yes") for rule in ROWS}
+
+
+def _left(settings: Settings) -> frozenset[str]:
+    """Return the rows that these settings leave to whoever stands around: your proxy, your framework, your own list."""
+    unset = {"CKE-15": settings.hsts, "CSR-14": settings.proof_pages, "DOC-03": settings.providers}
+    return frozenset(rule for rule, value in unset.items() if not value)
 
 
 # -- the clocks --------------------------------------------------------------------------------------------------------
@@ -237,12 +244,12 @@ def _of_frames(settings: Settings) -> Iterator[Finding]:
             "SameSite=None, and isolate is not set: other sites' images and scripts may ask for what is private; set "
             "isolate=True, or Cross-Origin-Resource-Policy on your private answers",
         )
-    if not proof_pages(settings):
-        yield Finding(
-            "CSR-14",
-            "note",
-            "no page that asks for a proof is known here: name yours in proof_pages, so that no other site frames them",
-        )
+    if not settings.proof_pages:
+        known = "no page that asks for a proof is known here"
+        if login_page(settings) is not None:
+            known = "X-Frame-Options alone keeps the login page out of frames"
+        advice = "name those that ask for a proof in proof_pages, unless your own policy names frame-ancestors"
+        yield Finding("CSR-14", "note", f"{known}; {advice}")
 
 
 # -- who may ask -------------------------------------------------------------------------------------------------------

@@ -104,8 +104,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
       proxy; "assumed" leaves that to the proxy. hsts: the Strict-Transport-Security that answers over TLS go out with.
     - isolate: what is asked for with a session is for this origin alone: another site's frame, image or script gets 403
       instead, and answers that looked at a session say so (Cross-Origin-Resource-Policy).
-    - proof_pages: exact paths of pages that ask for a proof, the one of login_url besides: no other site can frame
-      them (docs/step-up.md).
+    - proof_pages: exact paths of pages that ask for a proof: no other site can frame them (docs/https.md).
     - store_down: what happens to requests while the store is away.
     - generation: the store's, as `coatcheck restored` prints it: with any other (emptied, restored, another store), all
       tokens are refused.
@@ -382,14 +381,11 @@ def checked_origins(origins: Collection[str], *, insecure: bool) -> frozenset[st
     return found
 
 
-def proof_pages(settings: Settings) -> frozenset[str]:
-    """Return the paths of pages that ask for a proof: those that are named, and the login page.
-
-    Where the whole application is made to be framed (SameSite=None), its login page may be, too.
-    """
+def login_page(settings: Settings) -> str | None:
+    """Return the path of the login page, if it is ours; None where all is made to be framed (SameSite=None)."""
     url = settings.login_url or ""
     own = urlsplit(url).path if url.startswith("/") and not url.startswith("//") else ""
-    return frozenset([*settings.proof_pages, *([own] if own and settings.same_site != "None" else [])])
+    return own if own and settings.same_site != "None" else None
 
 
 def is_local(host: str) -> bool:

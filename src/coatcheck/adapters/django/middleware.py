@@ -209,7 +209,7 @@ def _dress(response: HttpResponseBase, dressed: Headers, before: Headers) -> Non
             response.headers[name] += f", {value}"  # one line for both: each of them applies (CSP section 3.1)
         elif (raw, content) == UNFRAMED and getattr(settings, "SECURE_CSP", None):
             response.headers["X-Frame-Options"] = "DENY"  # Django's middleware sets none where there is one already
-        else:
+        elif name != "x-frame-options" or not getattr(response, "xframe_options_exempt", False):
             response.headers[name] = value
 
 
