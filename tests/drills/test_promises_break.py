@@ -126,10 +126,10 @@ def _mark_wanted(self: Any, visit: Any) -> None:
     visit.wanted = True
 
 
-def _clear_the_dead(outcome: Outcome, self: Any, visit: Any, *_: Any) -> Outcome:
-    if visit.bare or visit.record is not None or outcome.cookies:
+def _clear_the_dead(outcome: Outcome | None, self: Any, visit: Any, *_: Any) -> Outcome | None:
+    if outcome is None or visit.bare or visit.record is not None or outcome.cookies:
         return outcome
-    return replace(outcome, cookies=(self._cookie.clear(),))
+    return replace(outcome, cookies=(self._handing._cookie.clear(),))
 
 
 def _keep(self: Any, visit: Any, *_: Any) -> None:
@@ -151,7 +151,7 @@ def _logout_falls_with_the_page(original: Any) -> Any:
     return broken
 
 
-def _serve_anyway(self: Any, outcome: Outcome, error: StoreError) -> Outcome:
+def _serve_anyway(self: Any, session: Any, outcome: Outcome, error: StoreError) -> Outcome:
     return outcome
 
 
@@ -166,6 +166,7 @@ def _edit_unstored(self: Any, session: Any, change: Any) -> Any:
 FLOWS = "coatcheck.flow.sync.Exchange.{0} coatcheck.flow.async_.AsyncExchange.{0}"
 DRESS = "coatcheck.flow.sync.dress coatcheck.flow.async_.dress"
 SETTLER = "coatcheck.core.settler.Settler."
+HANDING = "coatcheck.core.handing.Handing."
 
 ROWS = [
     Row(1, "an Update revives what has ended", "coatcheck.core.ledger._update", before(_revive),
@@ -187,7 +188,7 @@ ROWS = [
     Row(3, "who shows a handle is believed", "coatcheck.core.tokens.judge",
         _judged(TokenClass.GARBAGE, TokenClass.CURRENT),
         "drill: the_right_parts_in_the_wrong_places_are_garbage", {"stolen": "c1.{handle}.{wrong}.{turn}"}),
-    Row(3, "a look begins a session", f"{SETTLER}_settle_new", before(_mark_wanted),
+    Row(3, "a look begins a session", f"{SETTLER}settle_read", before(_mark_wanted),
         "drill: page_loads_without_a_cookie_store_nothing", {"target": "/me"}),
     Row(4, "the session of before the login lives on", f"{SETTLER}_insert_and_end",
         instead(lambda self, visit, insert, *_: [insert]),
@@ -203,7 +204,7 @@ ROWS = [
     Row(4, "older turns are not recognised", "coatcheck.core.tokens.judge",
         _judged(TokenClass.STALE, TokenClass.GARBAGE),
         "drill: each_of_fifty_former_generations_is_recognised", {"on_theft": "end", "alive": None}),
-    Row(4, "a lost answer is never handed again", f"{SETTLER}_handed_again", instead(lambda *_: ()),
+    Row(4, "a lost answer is never handed again", f"{HANDING}again", instead(lambda *_: ()),
         "drill: a_lost_answer_costs_nobody_anything"),
     Row(4, "who knows the handle ends the session", "coatcheck.core.tokens.judge",
         _judged(TokenClass.GARBAGE, TokenClass.STALE),
@@ -211,12 +212,12 @@ ROWS = [
     Row(4, "the realm is not in the proof", "coatcheck.core.tokens.family_proof",
         lambda original: lambda realm, handle, family: original(b"one for all", handle, family),
         "drill: a_shop_token_opens_no_console", {"handler": "/me"}),
-    Row(5, "a dead token is answered with a new cookie", f"{SETTLER}_may_hand_out", instead(lambda *_: True),
+    Row(5, "a dead token is answered with a new cookie", f"{HANDING}may_begin", instead(lambda *_: True),
         "drill: a_request_with_the_token_of_before_the_login_wipes_nothing", {"late": "/data?write=k"}),
-    Row(5, "a dead token is answered with a deletion", f"{SETTLER}settle", after(_clear_the_dead),
+    Row(5, "a dead token is answered with a deletion", f"{SETTLER}settle_read", after(_clear_the_dead),
         "drill: a_request_with_the_token_of_before_the_login_wipes_nothing", {"late": "/me"}),
     Row(5, "a late answer wipes a login", "coatcheck.core.aftermath.Aftermath._dropped",
-        after(lambda outcome, self, *_: replace(outcome, cookies=(self._settler._cookie.clear(),))),
+        after(lambda outcome, self, *_: replace(outcome, cookies=(self._settler._handing._cookie.clear(),))),
         "journey: an_old_answer_that_arrives_last_does_not_wipe_the_login", {"slow": "/data?write=slow"}),
     Row(6, "nobody looks at the clocks", "coatcheck.core.policies.over", instead(lambda *_: None),
         "journey: an_expired_session_is_ended_for_its_reason"),
