@@ -122,7 +122,7 @@ def _judged(old: TokenClass, new: TokenClass) -> Break:
     return after(lambda found, *_: (new, found[1]) if found[0] is old else found)
 
 
-def _mark_wanted(self: Any, visit: Any) -> None:
+def _mark_wanted(self: Any, visit: Any, *_: Any) -> None:
     visit.wanted = True
 
 
