@@ -33,7 +33,9 @@ WEEK = 604800.0
 class AsyncKeySet:
     """The keys of one party: given, or fetched by a function of the application's, never more often than said above."""
 
-    def __init__(self, keys: Any, clock: Callable[[], Instant], failed: Callable[[None, Exception], None]) -> None:
+    def __init__(
+        self, keys: Any, clock: Callable[[], Instant], failed: Callable[[None, Exception], None] | None = None
+    ) -> None:
         """Take a JWKS, or the function that fetches one, and who is told when it fails; fetches nothing yet."""
         self._fetch = keys if callable(keys) else None
         self._keys: Sequence[jose.Jwk] = () if callable(keys) else jose.key_set(keys)
@@ -77,7 +79,8 @@ class AsyncKeySet:
             self._keys = jose.key_set(await fetch())
         except Exception as error:  # noqa: BLE001 - whatever an HTTP client raises, it has no keys for us
             logger.warning("keys of an issuer could not be fetched: %s", error)
-            self._failed(None, error)
+            if self._failed is not None:
+                self._failed(None, error)
             return False
         self._good_at = now
         return True

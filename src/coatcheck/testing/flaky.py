@@ -57,7 +57,7 @@ class Trouble:
         """Start healthy."""
         self.calls: list[Verb] = []
         self.commits: list[tuple[Change, ...]] = []
-        self.loaded: list[Handle] = []
+        self.loaded: set[Handle] = set()
         self.delay = 0.0
         self.meanwhile: Callable[[], object] | None = None  # what happens while the store thinks: a clock goes on
         self._failing: dict[Verb, tuple[type[StoreError], float]] = {}
@@ -126,7 +126,7 @@ class FlakyStore:
     def load(self, handle: Handle) -> Record | None:
         """Load a record."""
         self._before("load")
-        self.trouble.loaded.append(handle)
+        self.trouble.loaded.add(handle)
         record: Record | None = self.store.load(handle)
         self._after("load")
         return record
@@ -208,7 +208,7 @@ class AsyncFlakyStore:
     async def load(self, handle: Handle) -> Record | None:
         """Load a record."""
         await self._before("load")
-        self.trouble.loaded.append(handle)
+        self.trouble.loaded.add(handle)
         record: Record | None = await self.store.load(handle)
         await self._after("load")
         return record
