@@ -125,7 +125,7 @@ class Asgi:
     def begin(self) -> None:
         """Fill a session and keep its cookie."""
         for name, value in self._loop.run_until_complete(self._request("/fill")):
-            if name == b"set-cookie":
+            if name.lower() == b"set-cookie":
                 self._cookies += b"; " + value.partition(b";")[0]
 
     def block(self, path: str, rounds: int) -> float:
@@ -382,6 +382,62 @@ def litestar_memory() -> dict[str, Any]:
     }
 
 
+# Sanic.
+
+
+class SanicCase(Asgi):
+    """A Sanic application, and what its start made of Sanic's own methods, which it rewrites for its signals."""
+
+    def __init__(self, app: Any) -> None:
+        """Start the application, and keep what it made of Sanic."""
+        super().__init__(app)
+        from sanic.touchup.service import TouchUp
+
+        self._made = [(where, name, getattr(where, name)) for where, name in TouchUp._registry]  # noqa: SLF001
+
+    def begin(self) -> None:
+        """Fill a session and keep its cookie."""
+        self._take_turn()
+        super().begin()
+
+    def block(self, path: str, rounds: int) -> float:
+        """Return the CPU seconds of one request, on average."""
+        self._take_turn()
+        return super().block(path, rounds)
+
+    def _take_turn(self) -> None:
+        for where, name, method in self._made:
+            setattr(where, name, method)
+
+
+def sanic_memory() -> dict[str, Any]:
+    """Return sanic-sessions in memory beside our memory store: Sanic and sanic-ext have none of their own."""
+    import sanic_sessions
+    from sanic import Request, Sanic, text
+    from sanic.response import HTTPResponse
+
+    from coatcheck import MemoryStore
+    from coatcheck.adapters.sanic import Coatcheck
+
+    Sanic.test_mode = True  # or the second application of a process does not start
+
+    def application(name: str, *, session: bool = True) -> Any:
+        app: Any = Sanic(name, configure_logging=False)
+
+        @app.get("/<name:str>")
+        async def page(request: Request, name: str) -> HTTPResponse:
+            if session:
+                ACTS[name](request.ctx.session)
+            return text("ok")
+
+        return app
+
+    bare, theirs, ours = application("bare", session=False), application("theirs"), application("ours")
+    sanic_sessions.Session(theirs, sanic_sessions.InMemorySessionInterface(secure=True, samesite="Lax"))
+    Coatcheck(ours, store=MemoryStore().as_async(), origins=["https://localhost"])
+    return {"bare": SanicCase(bare), "theirs": SanicCase(theirs), "ours": SanicCase(ours)}
+
+
 # Starlette.
 
 
@@ -427,6 +483,7 @@ ROWS: dict[str, Callable[[], dict[str, Any]]] = {
     "flask cookie": flask_cookie,
     "flask-session, redis": flask_session_redis,
     "litestar, memory": litestar_memory,
+    "sanic, memory": sanic_memory,
     "starlette cookie": starlette_cookie,
 }
 

@@ -3,9 +3,9 @@
 import asyncio
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from coverage import Coverage
@@ -13,6 +13,7 @@ from coverage.exceptions import NoDataError
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.support.chromium import ARGUMENTS, NoBrowserError, find_chromium
+from tests.support.logs import usual_logging
 from tests.support.servers.base import NoServerError
 
 T = TypeVar("T")
@@ -20,6 +21,14 @@ T = TypeVar("T")
 NO_BROWSER = "no browser: "
 NO_SERVER = "no server: "
 LOW = 85
+INTERNAL_ERRORS = Path(__file__).parents[1] / ".cache" / "internal-errors.txt"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let no test log for those after it."""
+    with usual_logging():
+        return (yield)
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +80,31 @@ def server_or_skip(start: Callable[[], T]) -> T:
         if os.environ.get("CI"):
             pytest.fail(f"{NO_SERVER}{problem}")
         pytest.skip(f"{NO_SERVER}{problem}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, dict[str, Any] | None, dict[str, Any] | None]:
+    """Let every report reach the one who gathers them: a lone surrogate in a logged line would end its process."""
+    data = yield
+    return data and sendable(data)
+
+
+def sendable(value: Any) -> Any:
+    """Return the same with every lone surrogate written as an escape."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {sendable(key): sendable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(sendable, value))
+    return value
+
+
+def pytest_internalerror(excrepr: object) -> None:
+    """Keep what ended a process of the tests for the last lines of `python3 run test`."""
+    INTERNAL_ERRORS.parent.mkdir(exist_ok=True)
+    with INTERNAL_ERRORS.open("a", errors="backslashreplace") as file:
+        file.write(f"{excrepr}\n\n")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

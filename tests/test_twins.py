@@ -17,6 +17,7 @@ FLOW = Path(__file__).resolve().parents[1] / "src" / "coatcheck" / "flow"
 
 TWINS = (
     ("async_.py", "sync.py"),
+    ("async_guard.py", "guard.py"),
     ("async_keys.py", "keys.py"),
     ("async_legacy.py", "legacy.py"),
     ("async_receivers.py", "receivers.py"),
@@ -28,13 +29,16 @@ PAIRS = (
     ("The flow, awaiting:", "The flow, blocking:"),
     ("from asyncio import sleep", "from time import sleep"),
     ("from asyncio import to_thread as ask", "from .asking import ask"),
+    ("The guard, awaiting:", "The guard, blocking:"),
+    ("from .async_guard import", "from .guard import"),
     ("from .async_keys import", "from .keys import"),
     ("from .async_legacy import", "from .legacy import"),
     ("from .async_ import", "from .sync import"),
+    ("from .given import awaited as given", "from .given import blocking as given"),
     ("Sessions of another library, awaiting:", "Sessions of another library, blocking:"),
     ("The registry, awaiting:", "The registry, blocking:"),
     ("The receivers, awaiting:", "The receivers, blocking:"),
-    ("from asyncio import Lock", "from threading import Lock"),
+    ("from .loops import Lock", "from threading import Lock"),
 )
 
 BLOCKING = {ast.AsyncFunctionDef: ast.FunctionDef, ast.AsyncFor: ast.For, ast.AsyncWith: ast.With}

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .core.breaker import Breaker
 from .core.dbsc import DeviceBinding
 from .core.errors import CoatcheckError, ConfigError, DataError, Refusal, SettledError, StoreError
 from .core.floods import Floods
@@ -14,6 +15,7 @@ from .core.sealed import Sealed
 from .core.session import Session, Typed
 from .core.stepup import AskAgain, GoTo
 from .core.visit import ALL
+from .flow import given
 from .flow.registry import Registry
 from .stores.memory import MemoryStore
 from .stores.urls import open_async_store, open_store
@@ -28,6 +30,7 @@ __all__ = [
     "Action",
     "AskAgain",
     "AsyncRegistry",
+    "Breaker",
     "CoatcheckError",
     "ConfigError",
     "DataError",
@@ -59,6 +62,8 @@ __all__ = [
     "preset",
     "timeouts",
 ]
+
+given.learn(open_store, open_async_store)
 
 
 def __getattr__(name: str) -> Any:

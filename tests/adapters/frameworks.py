@@ -17,6 +17,7 @@ from coatcheck import Refusal
 from coatcheck.adapters import fastapi as ours_for_fastapi
 from coatcheck.adapters.starlette import SessionMiddleware, exchange_of, refusal_response, session_of
 from coatcheck.testing import Probe
+from coatcheck.testing.calls import obeyed
 from coatcheck.testing.probe import Answer, Call, run_async
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
@@ -83,17 +84,7 @@ async def socket(probe: Probe, websocket: WebSocket) -> None:
     try:
         while True:
             text = await websocket.receive_text()
-            if text.startswith("write "):
-                session["ws"] = text.removeprefix("write ")
-            elif text.startswith("save "):
-                session["ws"] = text.removeprefix("save ")
-                await exchange.save(session)
-            elif text == "login":
-                try:
-                    session.login("mallory")
-                except Exception as error:  # noqa: BLE001 - its name is the answer
-                    text = type(error).__name__
-            await websocket.send_text(f"{session.subject}: {text}")
+            await websocket.send_text(await obeyed(text, session, exchange))
     except WebSocketDisconnect as gone:
         probe.late.append(f"ws {gone.code}")
 

@@ -105,6 +105,11 @@ class LoopbackDriver:
         return connection
 
 
+def is_malformed(sent: Sent) -> bool:
+    """Tell whether a server may refuse a request before any application hears of it: NUL is no text (RFC 9110 5.5)."""
+    return any("\0" in value for _, value in sent.headers)
+
+
 async def _cancel_rest() -> None:
     rest = asyncio.all_tasks() - {asyncio.current_task()}
     for task in rest:
@@ -118,6 +123,7 @@ class Exchange:
     def __init__(self, driver: LoopbackDriver, sent: Sent, ticket: str) -> None:
         """Take the request; nothing is sent yet."""
         self._driver, self._sent, self._ticket = driver, sent, ticket
+        self._refused = False
         self._done: Future[Received] = Future()
         self._chunks: queue.Queue[bytes | None] = queue.Queue()
         self._connected = threading.Event()
@@ -127,7 +133,8 @@ class Exchange:
     def result(self, timeout: float = PATIENCE) -> Received:
         """Wait for the end of the response, and of what the application does behind it."""
         answer = self._done.result(timeout)
-        self._driver.wait(self._ticket, timeout)
+        if not self._refused:
+            self._driver.wait(self._ticket, timeout)
         return answer
 
     def chunk(self, timeout: float = PATIENCE) -> bytes | None:
@@ -156,8 +163,11 @@ class Exchange:
                 self._connected.set()
                 with connection.makefile("rb") as stream:
                     answer = read(stream, self._sent.method, self._chunks.put)
+            self._refused = answer.status == 400 and is_malformed(self._sent)
         except (OSError, ValueError) as problem:
-            if not self._left:
+            if is_malformed(self._sent):
+                answer, self._refused = Received(400), True
+            elif not self._left:
                 answer.error = problem
                 self._driver.faults.append(f"{self._sent.method} {self._sent.target}: {problem!r}")
         self._chunks.put(None)

@@ -10,6 +10,7 @@ from aiohttp import WSMsgType, web
 from coatcheck.adapters.aiohttp import ENDED_CODE, exchange_of, session_of, setup
 from coatcheck.testing import Probe
 from coatcheck.testing.browser import Sent
+from coatcheck.testing.calls import obeyed
 from coatcheck.testing.probe import Answer, Call, run_async
 
 from .loopback import TICKET
@@ -114,17 +115,7 @@ async def socket(probe: Probe, request: web.Request) -> web.StreamResponse:
     await websocket.prepare(request)
     while (message := await websocket.receive()).type is WSMsgType.TEXT:
         text = message.data
-        if text.startswith("write "):
-            session["ws"] = text.removeprefix("write ")
-        elif text.startswith("save "):
-            session["ws"] = text.removeprefix("save ")
-            await exchange.save(session)
-        elif text == "login":
-            try:
-                session.login("mallory")
-            except Exception as error:  # noqa: BLE001 - its name is the answer
-                text = type(error).__name__
-        await websocket.send_str(f"{session.subject}: {text}")
+        await websocket.send_str(await obeyed(text, session, exchange))
     # what another task closes while a handler reads is CLOSING to the handler, with no code of its own
     code = ENDED_CODE if message.type is WSMsgType.CLOSING else websocket.close_code
     probe.late.append(f"ws {code}")
@@ -142,7 +133,7 @@ def aiohttp_probe(
     async def page(request: web.Request) -> web.StreamResponse:
         return await answer(request, await run_async(probe.answer(await call_of(request))))
 
-    app = web.Application()
+    app = web.Application(client_max_size=4 * 1024**2)
     app.router.add_route("*", "/health", well)
     app.router.add_get("/sse", event_stream)
     app.router.add_get("/ws", functools.partial(socket, probe))
@@ -156,6 +147,7 @@ class AiohttpServer:
 
     def __init__(self, app: web.Application, **how: Any) -> None:
         """Take the application to serve."""
+        how = {"max_field_size": 65536, "max_line_size": 65536, **how}  # the longest Cookie header is ours to refuse
         self._runner = web.AppRunner(app, access_log=None, **how)
         self._app = app
         self._listening: asyncio.Server | None = None

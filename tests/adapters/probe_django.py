@@ -129,7 +129,7 @@ def routed(get_response: Any) -> Any:
 
 def wsgi_probe(control: Control, urls: Any = Sync) -> Any:
     """Return the probe behind WSGIHandler, which writes a space before each cookie; servers drop it."""
-    with _settings(control):
+    with settings_of(control):
         handler = WSGIHandler()
 
     def app(environ: Any, start_response: Any) -> Any:
@@ -143,7 +143,7 @@ def wsgi_probe(control: Control, urls: Any = Sync) -> Any:
 
 def asgi_probe(control: Control, urls: Any = Async) -> Any:
     """Return the probe behind ASGIHandler, whose header names are put into lower case as servers do."""
-    with _settings(control):
+    with settings_of(control):
         handler = ASGIHandler()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -157,8 +157,9 @@ def asgi_probe(control: Control, urls: Any = Async) -> Any:
     return app
 
 
-def _settings(control: Control) -> Any:
+def settings_of(control: Control, **more: Any) -> Any:
+    """Return the settings under which a control's manager and store are the project's."""
     return override_settings(
-        COATCHECK={"STORE": control.store, "MANAGER": control.manager},
+        COATCHECK={"STORE": control.store, "MANAGER": control.manager, **more},
         MIDDLEWARE=["coatcheck.adapters.django.SessionMiddleware", "tests.adapters.probe_django.routed"],
     )

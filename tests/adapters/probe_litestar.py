@@ -14,6 +14,7 @@ from litestar.types import ASGIApp
 
 from coatcheck.adapters.litestar import CoatcheckPlugin, exchange_of, session_of
 from coatcheck.testing import Probe
+from coatcheck.testing.calls import obeyed
 from coatcheck.testing.probe import Answer, Call, run_async
 
 WATCH = 0.1
@@ -62,17 +63,7 @@ async def socket_of(probe: Probe, socket: WebSocket[Any, Any, Any]) -> None:
     try:
         while True:
             text = await socket.receive_text()
-            if text.startswith("write "):
-                session["ws"] = text.removeprefix("write ")
-            elif text.startswith("save "):
-                session["ws"] = text.removeprefix("save ")
-                await exchange.save(session)
-            elif text == "login":
-                try:
-                    session.login("mallory")
-                except Exception as error:  # noqa: BLE001 - its name is the answer
-                    text = type(error).__name__
-            await socket.send_text(f"{session.subject}: {text}")
+            await socket.send_text(await obeyed(text, session, exchange))
     except WebSocketDisconnect as gone:
         probe.late.append(f"ws {gone.code}")
 

@@ -8,6 +8,7 @@ import quart
 from coatcheck.adapters.asgi import ENDED_CODE
 from coatcheck.adapters.quart import Coatcheck, exchange_of, session, session_of
 from coatcheck.testing import Probe
+from coatcheck.testing.calls import obeyed
 from coatcheck.testing.probe import Answer, Call, run_async
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
@@ -91,17 +92,7 @@ async def socket(probe: Probe) -> Any:
     try:
         while True:
             text = await quart.websocket.receive()
-            if text.startswith("write "):
-                session["ws"] = text.removeprefix("write ")
-            elif text.startswith("save "):
-                session["ws"] = text.removeprefix("save ")
-                await exchange_of(quart.websocket).save(session)
-            elif text == "login":
-                try:
-                    session.login("mallory")
-                except Exception as error:  # noqa: BLE001 - its name is the answer
-                    text = type(error).__name__
-            await quart.websocket.send(f"{session.subject}: {text}")
+            await quart.websocket.send(await obeyed(text, session, exchange_of(quart.websocket)))
     except asyncio.CancelledError:  # Quart tells no code
         probe.late.append(f"ws {ENDED_CODE}")
         raise

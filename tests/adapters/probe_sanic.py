@@ -9,6 +9,7 @@ from sanic import HTTPResponse, Request, Sanic, Websocket, text
 from coatcheck.adapters.asgi import ENDED_CODE
 from coatcheck.adapters.sanic import Coatcheck, exchange_of, session_of
 from coatcheck.testing import Probe
+from coatcheck.testing.calls import obeyed
 from coatcheck.testing.probe import Answer, Call, run_async
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -98,17 +99,7 @@ async def socket(probe: Probe, request: Request, websocket: Websocket) -> None:
     try:
         while True:
             said = str(await websocket.recv())
-            if said.startswith("write "):
-                session["ws"] = said.removeprefix("write ")
-            elif said.startswith("save "):
-                session["ws"] = said.removeprefix("save ")
-                await exchange_of(request).save(session)
-            elif said == "login":
-                try:
-                    session.login("mallory")
-                except Exception as error:  # noqa: BLE001 - its name is the answer
-                    said = type(error).__name__
-            await websocket.send(f"{session.subject}: {said}")
+            await websocket.send(await obeyed(said, session, exchange_of(request)))
     except asyncio.CancelledError:  # Sanic tells no code
         probe.late.append(f"ws {ENDED_CODE}")
         raise

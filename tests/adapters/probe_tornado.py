@@ -13,6 +13,7 @@ from tornado.websocket import WebSocketHandler
 from coatcheck.adapters.tornado import SessionMixin, exchange_of, setup
 from coatcheck.testing import Probe
 from coatcheck.testing.browser import Sent
+from coatcheck.testing.calls import obeyed
 from coatcheck.testing.probe import Answer, Call, run, run_async
 
 from .loopback import TICKET
@@ -110,7 +111,7 @@ class SyncPage(Page):
     get = head = post = put = patch = delete = options = trace = serve
 
 
-WAITING = ("/account/sessions", "/account/sessions/revoke-others", "/save", "/take", "/bump", "/transfer")
+WAITING = ("/account/sessions", "/account/sessions/revoke-others", "/callback", "/save", "/take", "/bump", "/transfer")
 
 
 class Health(Told, RequestHandler):
@@ -161,18 +162,8 @@ class Chat(Told, WebSocketHandler):
     async def on_message(self, message: str | bytes) -> None:
         """Obey."""
         text = str(message)
-        if text.startswith("write "):
-            self.session["ws"] = text.removeprefix("write ")
-        elif text.startswith("save "):
-            self.session["ws"] = text.removeprefix("save ")
-            await exchange_of(self).save(self.session)
-        elif text == "login":
-            try:
-                self.session.login("mallory")
-            except Exception as error:  # noqa: BLE001 - its name is the answer
-                text = type(error).__name__
         try:
-            await self.write_message(f"{self.session.subject}: {text}")
+            await self.write_message(await obeyed(text, self.session, exchange_of(self)))
         except StreamClosedError:
             return
 

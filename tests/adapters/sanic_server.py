@@ -31,6 +31,7 @@ class SanicServer:
         Sanic.test_mode = True  # or its second application of a process does not start
         app.config.FORWARDED_SECRET = SECRET
         app.config.ACCESS_LOG = False
+        app.config.REQUEST_MAX_HEADER_SIZE = 65536  # the longest Cookie header is ours to refuse
         self.loop_errors: list[str] = []
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(lambda _, context: self.loop_errors.append(repr(context)))
@@ -66,7 +67,16 @@ class SanicServer:
     @property
     def busy(self) -> bool:
         """Whether a connection is open."""
-        return any("connection_task" in repr(task.get_coro()) for task in asyncio.all_tasks(self._loop))
+        return bool(self._connections())
+
+    def serves(self, port: int) -> bool:
+        """Tell whether the connection from a port of this machine is open."""
+        infos = (frame.f_locals["self"].conn_info for frame in self._connections())
+        return any(info is not None and info.client_port == port for info in infos)
+
+    def _connections(self) -> list[Any]:
+        coroutines: list[Any] = [task.get_coro() for task in asyncio.all_tasks(self._loop)]
+        return [one.cr_frame for one in coroutines if "connection_task" in repr(one) and one.cr_frame is not None]
 
     async def _begin(self) -> Any:
         server = await self.app.create_server(sock=self._bound, return_asyncio_server=True)
@@ -157,11 +167,11 @@ class Exchange:
         headers = [*headers_of(self._sent), ("Connection", "close")]
         if self._sent.body and not any(name.lower() == "content-length" for name, _ in headers):
             headers.append(("Content-Length", str(len(self._sent.body))))
-        lines = [(name.encode(), value.encode("latin-1")) for name, value in headers]
-        begin = h11.Request(method=self._sent.method, target=self._sent.target.replace(" ", "%20"), headers=lines)
-        self._socket.sendall(talk.send(begin) or b"")
-        if self._sent.body:
-            self._socket.sendall(talk.send(h11.Data(self._sent.body)) or b"")
+        target = self._sent.target.replace(" ", "%20")
+        talk.send(h11.Request(method=self._sent.method, target="/", headers=[("Host", "h11")]))
+        lines = [f"{self._sent.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers), "", ""]
+        # by hand: h11 writes no header that an attacker might
+        self._socket.sendall("\r\n".join(lines).encode("latin-1") + self._sent.body)
         talk.send(h11.EndOfMessage())
         while True:
             event = talk.next_event()
@@ -180,12 +190,14 @@ class Socket:
         self.denial: Received | None = None
         self._server = server
         self._open = contextlib.ExitStack()
+        wire = socket.create_connection(server.address)
+        self._port = wire.getsockname()[1]
         own = ("host", "upgrade", "connection")
         headers = [(name, value) for name, value in headers_of(sent) if not name.lower().startswith((*own, "sec-web"))]
         try:
             connecting = connect(
                 f"ws://{dict(sent.headers).get('Host', 'testserver')}{sent.target}",
-                sock=socket.create_connection(server.address),
+                sock=wire,
                 additional_headers=headers,
                 user_agent_header=None,
                 compression=None,
@@ -210,4 +222,4 @@ class Socket:
     def close(self, timeout: float = PATIENCE) -> None:
         """Go away, and wait until the application has noticed."""
         self._open.close()
-        until(lambda: not self._server.busy, timeout)
+        until(lambda: not self._server.serves(self._port), timeout)

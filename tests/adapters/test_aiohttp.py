@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientError, ClientResponse, CookieJar, WSServerHandshakeError, web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 from yarl import URL
 
 from coatcheck import ConfigError, MemoryStore, SessionManager, near
 from coatcheck.adapters.aiohttp import SESSIONS, exchange_of, require_login, session_of, setup
+from coatcheck.core import codec
 from coatcheck.core.errors import NotApplied
 from coatcheck.core.model import Query
 from coatcheck.testing import Clock, async_sign_in
@@ -625,3 +626,33 @@ async def test_a_stream_that_ended_with_its_session_leaves_its_task_uncancelled(
                 await answer.read()
             await asyncio.wait(tasks, timeout=2)
         assert [(task.cancelled(), task.cancelling()) for task in tasks] == [(False, 0), (True, 1)]
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_what_a_stream_wrote_is_kept_however_often_its_task_is_cancelled(turns: int) -> None:
+    """A client leaves, and the server stops while we are at it: the second cancellation finds us between two steps."""
+    store, begun = MemoryStore(), asyncio.Event()
+    name, value = await async_sign_in(store.as_async(), "bob")
+    sessions = setup(app := web.Application(), store=store, origins=["https://testserver"])
+    app.freeze()
+    headers = {"Host": "testserver", "Cookie": f"{name}={value}", **OURS}
+    request = make_mocked_request("GET", "/", headers=headers, app=app)
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        session_of(request)["k"] = "written"
+        begun.set()
+        await asyncio.Event().wait()
+        return response
+
+    task = asyncio.ensure_future(sessions.serve(request, events))
+    await asyncio.wait_for(begun.wait(), 5)
+    for _ in range(2):
+        task.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    await asyncio.wait([task])
+    await asyncio.wait_for(sessions.exchange.flush(), 5)
+    (record,) = store.find(Query()).items
+    assert codec.decode(record.data) == {"k": "written"}

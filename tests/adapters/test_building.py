@@ -1,17 +1,29 @@
 """Building and holding: settings refused at the start, exchanges settled once, secrets in no repr, WSGI in WSGI."""
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from coatcheck import AsyncRegistry, ConfigError, MemoryStore, Registry, SessionManager
+from coatcheck import AsyncRegistry, ConfigError, Key, Keyring, MemoryStore, Registry, Sealed, SessionManager
 from coatcheck.adapters import asgi, wsgi
+from coatcheck.adapters.awaited import Awaited
 from coatcheck.core.model import Reply, Request
 from coatcheck.flow.async_ import AsyncExchange
 from coatcheck.flow.sync import Exchange
 from coatcheck.stores.memory import AsyncMemoryStore
-from coatcheck.testing import Clock, FlakyStore, asgi_probe, async_sign_in, sign_in, wsgi_probe
+from coatcheck.testing import (
+    Clock,
+    FlakyStore,
+    asgi_probe,
+    async_sign_in,
+    async_sign_in_cookies,
+    sign_in,
+    sign_in_cookies,
+    wsgi_probe,
+)
 from coatcheck.testing.browser import Browser
 from coatcheck.testing.drivers import AsgiDriver, WsgiDriver
 
@@ -30,7 +42,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"trusted_origins": ["shop.example"]}, "https://shop.example"),
     ({"exclude": ["health"]}, "paths start with /"),
     ({"timeouts": "nist-aal9"}, "nist-aal9"),
-    ({"carry": {"next"}}, "never moves into a login"),
+    ({"carry": {"next"}}, "'next' never moves into a login"),
+    ({"carry": {"cart", "_state_op_x"}}, "'_state_op_x' never moves into a login"),
     ({"csrf": "maybe"}, "csrf is"),
     ({"trusted_proxies": ["proxy.example"]}, "proxy.example"),
     ({"tiemouts": "pci"}, "did you mean 'timeouts'"),
@@ -185,6 +198,50 @@ def test_sign_in_follows_the_settings_of_the_application() -> None:
     name, _ = sign_in(store, "alice", manager=manager)
     assert name == "__Host-staff"
     assert Registry(store, "__Host-staff").find("alice").items[0].idle_for == 900
+
+
+async def test_signing_in_to_a_session_of_several_cookies_gives_them_all() -> None:
+    store = MemoryStore()
+    manager = SessionManager(sealed=Sealed(keyring=Keyring([Key("k1", os.urandom(32))], os.urandom), most_chunks=3))
+    data = {"notes": "x" * 5000}
+    with pytest.raises(ConfigError, match="sign_in_cookies"):
+        sign_in(store, "alice", manager=manager, data=data)
+    for cookies in (
+        sign_in_cookies(store, "alice", manager=manager, data=data),
+        await async_sign_in_cookies(store.as_async(), "alice", manager=manager, data=data),
+    ):
+        assert len(cookies) == 2
+        header = (b"cookie", "; ".join(map("=".join, cookies.items())).encode())
+        session = Exchange(manager, store).begin(Request("GET", "https", "/", ((b"host", b"localhost"), header)))
+        assert not isinstance(session, Reply)
+        assert (session.subject, session["notes"]) == ("alice", data["notes"])
+
+
+def test_signing_in_takes_no_unknown_words() -> None:
+    with pytest.raises(TypeError, match="remeber"):
+        sign_in(MemoryStore(), "alice", remeber=True)  # type: ignore[call-arg]
+
+
+# -- going -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["a URL", "a store"])
+async def test_an_application_that_goes_writes_what_is_left_and_closes_what_it_opened(
+    given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = Awaited(store=f"sqlite:///{tmp_path}/sessions.db" if given else MemoryStore())
+    done: list[str] = []
+
+    def noting(name: str) -> Callable[[object], Awaitable[None]]:
+        async def note(_self: object) -> None:
+            done.append(name)
+
+        return note
+
+    monkeypatch.setattr(type(sessions.exchange), "flush", noting("flush"))
+    monkeypatch.setattr(type(sessions.store), "close", noting("close"))
+    await sessions.shut()
+    assert done == (["flush", "close"] if given else ["flush"])
 
 
 # -- one WSGI application in another (F14) -----------------------------------------------------------------------------

@@ -785,6 +785,54 @@ def test_plain_http_on_localhost_has_a_name_of_its_own() -> None:
         assert list(client.cookies) == ["session-insecure"]
 
 
+@pytest.mark.parametrize(
+    ("changed", "read"),
+    [
+        ({"COATCHECK": {**OK, "LIMIT": 5}}, lambda now: now.manager.settings.limit == 5),
+        (
+            {"MIDDLEWARE": [*settings.MIDDLEWARE, "django.middleware.csrf.CsrfViewMiddleware"]},
+            lambda now: now.manager.settings.csrf == "report",
+        ),
+        ({"SESSION_COOKIE_NAME": "__Host-other"}, lambda now: now.manager.cookie.name == "__Host-other"),
+        ({"SESSION_COOKIE_AGE": 60}, lambda now: now.manager.clocks.absolute == 60),
+        ({"SESSION_COOKIE_SAMESITE": "Strict"}, lambda now: now.manager.settings.same_site == "Strict"),
+        ({"SESSION_EXPIRE_AT_BROWSER_CLOSE": True}, lambda now: now.persistent is False),
+        ({"ALLOWED_HOSTS": ["shop.example"]}, lambda now: now.manager.settings.origins == ["https://shop.example"]),
+        (
+            {"CSRF_TRUSTED_ORIGINS": ["https://login.example"]},
+            lambda now: now.manager.settings.trusted_origins == ["https://login.example"],
+        ),
+        ({"DATABASE_ROUTERS": []}, lambda now: True),
+    ],
+    ids=lambda given: next(iter(given)) if isinstance(given, dict) else "",
+)
+def test_a_site_is_what_the_settings_say_now(changed: dict[str, Any], read: Any) -> None:
+    before = site()
+    assert site() is before
+    with override_settings(DEBUG=settings.DEBUG):
+        assert site() is before, "a setting that has no meaning for sessions builds nothing"
+    with override_settings(**changed):
+        during = site()
+        assert during is not before
+        assert read(during)
+    after = site()
+    assert after is not during
+    assert not read(after) or "DATABASE" in next(iter(changed))
+
+
+def test_a_client_of_a_test_meets_the_middleware_that_the_test_chose() -> None:
+    """What is chosen for one test is forgotten behind it: Django builds its handlers anew, and we the site."""
+    tokens = []
+    for _ in range(2):
+        with override_settings(COATCHECK={"STORE": MemoryStore()}):
+            client = Client()
+            client.get("/count/")
+            tokens.append(client.cookies[COOKIE].value)
+            assert [SessionStore().exists(token) for token in tokens] == [*[False] * (len(tokens) - 1), True]
+    assert [SessionStore().exists(token) for token in tokens] == [False, False]
+    assert Client().get("/count/").content == b"1"
+
+
 def test_no_migration_is_missing() -> None:
     call_command("makemigrations", "coatcheck", check=True, dry_run=True, verbosity=0)
 

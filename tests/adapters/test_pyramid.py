@@ -274,6 +274,12 @@ def test_pyramids_own_check_takes_our_token(store: MemoryStore) -> None:
     assert client.post("/write", status=400).status_code == 400
     assert client.post("/write", {"csrf_token": token}).text == "written"
     assert client.post("/write", headers={"X-CSRF-Token": token}).text == "written"
+    other = guarded(store)
+    other.get("/write")
+    altered = token[:-1] + ("A" if token[-1] != "A" else "B")
+    for wrong in (other.get("/form").text, altered, token[:40], "x"):
+        client.post("/write", {"csrf_token": wrong}, status=400)
+        client.post("/write", headers={"X-CSRF-Token": wrong}, status=400)
 
 
 def test_where_pyramid_checks_ours_reports_and_exempt_views_are_exempt(store: MemoryStore) -> None:

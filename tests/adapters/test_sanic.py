@@ -14,7 +14,7 @@ from sanic.response import file_stream
 from sanic.views import HTTPMethodView
 from sanic_testing.testing import SanicASGITestClient
 
-from coatcheck import AsyncRegistry, ConfigError, MemoryStore, Refusal, SessionManager, near
+from coatcheck import AsyncRegistry, ConfigError, DataError, MemoryStore, Refusal, SessionManager, near
 from coatcheck.adapters.sanic import Coatcheck, exchange_of, require_login, session_of
 from coatcheck.testing import Clock, FlakyStore, sign_in
 from coatcheck.testing.browser import Browser
@@ -433,6 +433,28 @@ def test_a_handshake_keeps_what_needs_no_cookie_and_drops_the_rest(store: Memory
     assert browser.get("/me").text == "alice"
 
 
+def test_a_socket_that_only_sends_is_stopped_with_its_session(store: MemoryStore, served: Any) -> None:
+    """It asks for no message, so nothing else would tell it."""
+    app = application(store)
+    left: list[str] = []
+
+    @app.websocket("/news")
+    async def news(request: Request, websocket: Websocket) -> None:
+        await websocket.send(str(session_of(request).subject))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.append("stopped")
+
+    browser = served(app)
+    login(browser)
+    socket = browser.connect("/news")
+    assert socket.receive() == "alice"
+    browser.post("/logout")
+    assert socket.receive() == 4401
+    until(lambda: left == ["stopped"])
+
+
 def test_a_handshake_that_cannot_be_stored_is_closed(store: MemoryStore, served: Any) -> None:
     flaky = FlakyStore(store)
     browser = served(socketed(flaky))
@@ -563,3 +585,48 @@ def test_a_login_whose_client_left_is_none_and_a_late_write_of_a_stream_that_it_
     flight.pending.disconnect()
     flight.pending.result()
     until(lambda: browser.get("/data").json() == {"k": "v", "late": "kept"})
+
+
+def test_a_handler_that_will_not_be_cancelled_logs_nobody_in_whose_client_left(store: MemoryStore, served: Any) -> None:
+    """The cookie would reach nobody, and the login would end the session that its browser still has."""
+    app = application(store)
+    done: list[Request] = []
+
+    @app.post("/login-stubbornly")
+    async def login_stubbornly(request: Request) -> HTTPResponse:
+        session_of(request).login("alice", level=20)
+        with contextlib.suppress(asyncio.CancelledError):
+            done.append(request)
+            await asyncio.Event().wait()
+        done.append(request)
+        return text("in")
+
+    browser = served(app)
+    login(browser)
+    flight = browser.start("POST", "/login-stubbornly")
+    until(lambda: done)
+    flight.pending.disconnect()
+    flight.wait()
+    until(lambda: len(done) == 2)
+    assert browser.get("/me").text == "alice"
+    assert ended(store) == [None]
+
+
+def test_an_error_page_for_what_cannot_be_kept_is_sent_and_the_logout_counts(store: MemoryStore, served: Any) -> None:
+    app = application(store)
+
+    @app.get("/odd")
+    async def odd(request: Request) -> HTTPResponse:
+        session_of(request).logout()
+        session_of(request)["odd"] = object()
+        return text("secret")
+
+    @app.exception(DataError)
+    async def sorry(_request: Request, _error: DataError) -> HTTPResponse:
+        return text("sorry", 500)
+
+    browser = served(app)
+    login(browser)
+    answer = browser.get("/odd")
+    assert (answer.status, answer.text) == (500, "sorry")
+    assert ended(store) == ["logout"]

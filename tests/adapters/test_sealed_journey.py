@@ -35,6 +35,12 @@ NOT_SEALED = {
     "test_fifty_parallel_requests_at_renewal_get_one_successor": "no renewal",
     # activity is a cookie
     "test_reading_for_days_keeps_a_session_alive_without_a_cookie": "the small cookie",
+    # sealed sessions have no record that another library's could become, and refuse the setting
+    "test_a_login_ends_the_old_session_and_takes_what_is_carried": "row 60",
+    "test_a_logout_is_final_for_the_old_cookie": "row 60",
+    "test_an_old_cookies_answer_that_arrives_last_does_not_wipe_the_login": "row 60",
+    "test_the_first_write_makes_the_old_session_ours": "row 60",
+    "test_what_cannot_be_stored_leaves_the_old_session_where_it_is": "row 60",
     # these take an opaque token apart; tests/core/test_sealed.py and the drills D49 to D54 stand in for them
     "test_a_token_that_is_none_of_ours_is_nobody_and_is_never_answered": "the format",
     "test_login_changes_handle_and_secrets_and_the_old_session_is_dead": "the format",

@@ -398,6 +398,40 @@ def test_what_cannot_be_kept_is_told_to_the_handlers_log(serve: Callable[..., Ho
     assert "odd" in told[0]
 
 
+def test_a_logout_counts_though_the_handler_takes_the_connection_for_itself(serve: Callable[..., Home]) -> None:
+    """Nothing is sent through us: what must hold is committed when the handler is done."""
+
+    class Taken(Told, RequestHandler):
+        """Answers by hand."""
+
+        async def get(self) -> None:
+            """Log out, and write to the stream."""
+            self.session.logout()
+            stream = self.detach()
+            await stream.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngone")
+            stream.close()
+
+    home = serve(("/taken", Taken))
+    browser = home.browser(logged_in=True)
+    assert browser.get("/taken").text == "gone"
+    assert browser.get("/me").json()["user"] is None
+
+
+def test_where_ours_is_off_tornado_judges_who_opens_a_socket(serve: Callable[..., Home]) -> None:
+    class Chat(Told, WebSocketHandler):
+        """Says nothing."""
+
+    evil = "https://evil.example"
+    for csrf, status in (("off", 403), ("report", 403)):
+        browser = serve(("/ws", Chat), csrf=csrf).browser(logged_in=True)
+        denial = browser.connect("/ws", origin=evil).denial
+        assert denial is not None
+        assert (csrf, denial.status) == (csrf, status)
+        own = browser.connect("/ws")
+        assert own.denial is None
+        own.close()
+
+
 # -- responses ---------------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,10 @@ class Site:
             watch_recheck=recheck,
         )
         self.registry = AsyncRegistry(store.as_async())
+        self.sessions: list[Any] = []
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        self.sessions.append(scope["session"])
         await self.accept.wait()
         if scope["type"] == "websocket":
             await receive()
@@ -153,6 +156,43 @@ async def test_a_connection_ends_as_soon_as_its_session_does(plain: Any, kind: s
     await site.quiet()
     await site.registry.revoke(handle_of(value))
     assert await line.over() < 2.5
+
+
+@pytest.mark.parametrize("fault", [None, ValueError("of the application's own")])
+async def test_a_stream_that_is_sent_from_a_task_group_ends_properly(fault: Exception | None) -> None:
+    """sse-starlette and Starlette 0.40 send so: to them our end is a group of OSErrors; what else is in it gets out."""
+    site = Site(MemoryStore())
+    value = site.login()
+
+    async def ticking(send: Any) -> None:
+        while True:
+            await send({"type": "http.response.body", "body": b":\n\n", "more_body": True})
+            await asyncio.sleep(0.01)
+
+    async def failing(receive: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:  # when the other one's end has it cancelled
+            if fault is not None:
+                raise fault
+
+    async def streaming(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        async with asyncio.TaskGroup() as outer, asyncio.TaskGroup() as group:
+            group.create_task(ticking(send))
+            outer.create_task(failing(receive))
+
+    site.app.app = streaming
+    line = await site.line(value, "http").open()
+    assert (await line.next())["body"] == b":\n\n"
+    await site.registry.revoke(handle_of(value))
+    if fault is None:
+        await line.over()
+        return
+    with pytest.raises(ExceptionGroup) as raised:
+        await line.over()
+    assert raised.group_contains(ValueError)
 
 
 STAGES = ["loaded", "accepted", "listening", "looking"]
@@ -370,6 +410,52 @@ async def test_in_any_case_a_connection_looks_now_and_then(plain: Any) -> None:
     await site.quiet(0.01)
     await site.registry.revoke(handle_of(value))
     assert await line.over() < 2.5
+
+
+@pytest.mark.parametrize("how", ["a write that meets the end", "a logout in the socket"])
+async def test_a_socket_that_lost_its_session_by_its_own_hand_is_not_left_open(plain: Any, how: str) -> None:
+    """What was opened with a session closes without one, whoever noticed first."""
+    site = Site(plain, recheck=0.2)
+
+    async def watch(notice: Any) -> Callable[[], None]:
+        return lambda: None
+
+    site.store.watch = watch
+    value = site.login()
+    line = await site.line(value).open()
+    await site.quiet(0.01)
+    (session,) = site.sessions
+    if how.startswith("a write"):
+        await site.registry.revoke(handle_of(value))
+        session["k"] = 1
+    else:
+        session.logout()
+    await site.app.exchange.save(session)
+    told = await line.next()
+    assert (told["code"], told["reason"]) == (
+        4401,
+        f"session ended: {'operator' if how.startswith('a write') else 'logout'}",
+    )
+    await line.over()
+
+
+async def test_a_look_takes_no_part_in_what_began_it(plain: Any) -> None:
+    """A context may name what is gone when we look again: asgiref's names the thread that waits for the call."""
+    site = Site(plain, every=0.05, watched=False)
+    named: ContextVar[str | None] = ContextVar("named", default=None)
+    load, seen = site.store.load, []
+
+    async def noted(handle: Handle) -> Any:
+        seen.append(named.get())
+        return await load(handle)
+
+    site.store.load = noted
+    named.set("the handler's")
+    line = await site.line(site.login()).open()
+    async with left(line), asyncio.timeout(BOUND):
+        while len(seen) < 2:  # noqa: ASYNC110 - the store has no event
+            await asyncio.sleep(0.01)
+    assert seen[:2] == ["the handler's", None]
 
 
 async def test_everybody_s_end_is_met_within_a_second(plain: Any) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from coatcheck import SessionManager, open_store
 from coatcheck.adapters import wsgi
-from coatcheck.cli import migrate
+from coatcheck.cli import migrate, work
 from coatcheck.core.errors import NotApplied
 from coatcheck.core.model import Insert, Query, Record
 from coatcheck.stores.moving import DualStore, is_copy
@@ -223,7 +223,7 @@ def test_a_store_that_stumbles_is_asked_again(
 
     monkeypatch.setattr(DualStore, "move", stumbling)
     assert run(*ARGUMENTS, "--yes").code == 0
-    monkeypatch.setattr(migrate, "TRIES", 2)
+    monkeypatch.setattr(work, "TRIES", 2)
     stumbles = iter(range(99))
     monkeypatch.chdir("..")
     assert run("migrate", "--from", "sqlite:///none.db", "--to", "sqlite:///new.db", "--yes").code == 3

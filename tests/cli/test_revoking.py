@@ -4,12 +4,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from coatcheck import Registry
 from coatcheck.cli import upkeep
 from coatcheck.core.model import Event, Note, Record
 from coatcheck.stores.sqlite import SqliteStore
+from coatcheck.testing import Clock
 
 from .conftest import NOON, URL, Ran
 
@@ -73,6 +76,61 @@ def test_successors_in_a_circle_end(put: Callable[..., Record], run: Callable[..
 def test_before_a_moment_spares_who_logged_in_later(run: Callable[..., Ran]) -> None:
     assert run("sessions", "revoke", "--before", "15m", "--yes", "--store", URL).code == 0
     assert live(run) == {"-bob-desktop-00003", "somebody-000000004", "admin-desk-0000005"}
+
+
+@pytest.mark.usefixtures("sessions")
+def test_what_began_after_the_preview_does_not_end(
+    put: Callable[..., Record],
+    clock: Clock,
+    run: Callable[..., Ran],
+    typing: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """D71: by the time of the answer it matches, but nobody was shown it."""
+    put("latecomer-00000006", "carol", 14)
+
+    def thought_about(*_: object, **__: object) -> bool:
+        put("newcomer-000000007", "alice", 0)
+        clock.wind(120)
+        return True
+
+    monkeypatch.setattr("typer.confirm", thought_about)
+    typing("")
+    ran = run("sessions", "revoke", "--before", "15m", "--store", URL)
+    assert "latecomer" not in ran.err
+    left = {
+        "latecomer-00000006",
+        "newcomer-000000007",
+        "-bob-desktop-00003",
+        "somebody-000000004",
+        "admin-desk-0000005",
+    }
+    assert (ran.code, live(run)) == (0, left)
+
+
+@pytest.mark.usefixtures("sessions")
+def test_a_command_that_was_killed_goes_on_where_it_was(
+    run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D71, "kill and resume": what was ended stays so, with its first reason, and the rest ends; nobody else does."""
+    named = ("alice-laptop-00001", "alice-phone-000002", "somebody-000000004")
+    command = ("sessions", "revoke", *named, "--yes", "--store", URL)
+    revoke, ended = Registry.revoke, []
+
+    def killed(self: Registry, handle: str, *given: Any, **more: Any) -> bool:
+        if ended:
+            raise KeyboardInterrupt
+        ended.append(handle)
+        return revoke(self, handle, *given, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Registry, "revoke", killed)
+        assert run(*command).code != 0
+    assert len(live(run)) == 4
+    assert run(*command, "--reason", "theft").code == 1, "one of them ended before"
+    assert live(run) == {"-bob-desktop-00003", "admin-desk-0000005"}
+    shown = json.loads(run("sessions", "show", ended[0], "--json", "--store", URL).out)
+    assert shown["ended_because"] == "operator"
 
 
 @pytest.mark.usefixtures("sessions")

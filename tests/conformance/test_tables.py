@@ -4,7 +4,9 @@ import re
 
 from coatcheck.testing.conformance import CHECKLIST, Verdict, find_row
 
+from .adapters import FURTHER, SELDOM
 from .asvs import BEGIN, END, PAGE, REQUIREMENTS, cited, written
+from .test_conformance import ABOUT_THE_ADAPTER, LEFT
 
 CONFORMANCE = PAGE.with_name("conformance.md")
 
@@ -32,3 +34,12 @@ def test_every_verdict_is_explained() -> None:
     text = CONFORMANCE.read_text("utf-8")
     assert [one for one in Verdict if f"| `{one}` |" not in text] == []
     assert f"{len(CHECKLIST)} rows" in text
+
+
+def test_what_our_own_tests_leave_to_the_command_is_said() -> None:
+    text = CONFORMANCE.read_text("utf-8")
+    assert [name for name in FURTHER if name.partition(",")[0] not in text] == []
+    for name in (*(prefix.rstrip("-") for prefix in ABOUT_THE_ADAPTER), *LEFT):
+        assert name in text
+    assert "Tornado's handlers that are not awaited and Sanic as an ASGI application" in text
+    assert SELDOM == ("Tornado, not awaited", "Sanic over ASGI")

@@ -277,6 +277,20 @@ def values(headers, name):
     return [value for key, value in headers if key.lower() == name]
 
 
+def test_a_response_that_is_dressed_again_says_everything_once():
+    """An error page, or a header that a signal added since: no device registers twice, no browser clears twice."""
+    more = ((b"clear-site-data", b'"cache"'), (b"secure-session-registration", b'(ES256);path="/x"'))
+    outcome = Outcome(cookies=(COOKIE,), vary=("Cookie",), headers=more)
+    once = dress([HTML, (b"Vary", b"Accept")], outcome)
+    assert dress([*once, (b"X-Since", b"1")], outcome)[-1] == more[-1]
+    again = dress([(name.title(), value) for name, value in once], outcome)
+    assert sorted((name.lower(), value) for name, value in again) == sorted(
+        (name.lower(), value) for name, value in once
+    )
+    theirs = (b"secure-session-registration", b'(ES256);path="/of-another"')
+    assert values(dress([*once, theirs], outcome), theirs[0]) == [theirs[1], more[1][1]]
+
+
 def test_an_outcome_without_headers_changes_nothing():
     given_headers = [HTML, (b"Cache-Control", b"public"), (b"VARY", b"Accept")]
     assert dress(given_headers, Outcome()) == given_headers

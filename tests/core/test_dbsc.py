@@ -88,6 +88,9 @@ def _parts() -> dict[str, Any]:
         "padded": good + "==",
         "header is no JSON": _rejoined(good, 0, encoded(b"not json")),
         "header is a list": _rejoined(good, 0, encoded(b"[]")),
+        "header nested too deep": _rejoined(good, 0, encoded(b"[" * 2900)),
+        "payload nested too deep": _rejoined(good, 1, encoded(b'{"jti":"c","a":' + b"[" * 2700)),
+        "payload with half a character": _rejoined(good, 1, encoded(b'{"jti":"c","authorization":"\\ud800"}')),
         "payload is no JSON": _rejoined(good, 1, encoded(b"\xff")),
         "typ JWT": key.proof("c", register=True, typ="JWT"),
         "typ missing": key.proof("c", register=True, typ=None),
@@ -229,6 +232,11 @@ def test_a_binding_of_a_later_release_is_no_binding_to_guess_at() -> None:
         ({"binding": DeviceBinding(routes="/admin")}, "lists"),
         ({"binding": DeviceBinding(mode="strict")}, "'strict'"),  # type: ignore[arg-type]
         ({"binding": "opportunistic", "exclude": ["/coatcheck"]}, "exclude"),
+        (
+            {"binding": DeviceBinding(provider_origin="https://op.example"), "exclude": ["/.well-known"]},
+            "exclude has '/.well-known'",
+        ),
+        ({"binding": DeviceBinding(relying_origins="https://a.example")}, "lists of origins"),
         (
             {"binding": "opportunistic", "name": "__Secure-coat", "domain": "app.test", "cookie_reason": "x"},
             "one origin",

@@ -10,7 +10,7 @@ import pytest
 from coatcheck import ConfigError, Floods, SessionManager
 from coatcheck.core.floods import Crowd, Gate
 from coatcheck.core.model import Reply, Request
-from coatcheck.core.noise import MOST_NETWORKS, Noise
+from coatcheck.core.noise import MOST_NETWORKS
 from coatcheck.testing.clock import Clock
 
 ORIGIN = "https://app.test"
@@ -75,7 +75,9 @@ def test_a_network_that_guesses_much_is_told_once_a_minute():
     event = told["session_bruteforce_suspected"]
     assert event.noise
     assert event.detail["networks"] == {"192.0.2.0/24": 3}
-    assert event.detail["last"] == {"method": "GET", "path": "/", "network": "192.0.2.0/24", "guesses": "12"}
+    last = event.detail["last"]
+    assert len(last.pop("request_id")) == 16
+    assert last == {"method": "GET", "path": "/", "agent": "none", "network": "192.0.2.0/24", "guesses": "12"}
     assert told["session_unknown_token"].detail["count"] == 21
 
 
@@ -132,7 +134,7 @@ def test_where_nobody_can_say_who_it_is_nobody_is_refused():
     clock = Clock()
     counter = manager(clock, refuse=1, anonymous=1)
     assert not any(isinstance(begun(counter, asked(b"rubbish", peer=None)), Reply) for _ in range(5))
-    gate = Gate(Floods(anonymous=1), Noise())
+    gate = Gate(Floods(anonymous=1), lambda *_, **__: None)
     assert all(gate.admits(asked(), None, clock.now) for _ in range(5))
 
 

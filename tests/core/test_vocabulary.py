@@ -9,8 +9,9 @@ from coatcheck.core.model import Event
 SOURCES = Path(facts.__file__).parents[1]
 WRITTEN = re.compile(
     r"""(?:facts\.about|[^_a-z]about|_event|_heard|_guessed|_tell|_refuse|_note)\(\s*(?:\w+,\s*)*(?:visit,\ record,\ )?
-    "([a-z]+_[a-z_]+)" | Event\(\s*name="([a-z_]+)" """,
-    re.VERBOSE,
+    "([a-z]+_[a-z_]+)" | Event\(\s*name="([a-z_]+)"
+    | ^(?:BACKEND|INTERNAL|RECOVERED|SEALED):\ Final\ =\ "([a-z_]+)" """,
+    re.VERBOSE | re.MULTILINE,
 )
 
 
@@ -20,7 +21,7 @@ def written() -> set[str]:
         place = SOURCES / folder
         for file in [place] if place.suffix else place.rglob("*.py"):
             text = file.read_text("utf-8")
-            found |= {one or other for one, other in WRITTEN.findall(text)}
+            found |= {next(filter(None, one)) for one in WRITTEN.findall(text)}
     return found
 
 

@@ -8,6 +8,7 @@ from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 from itsdangerous.timed import TimestampSigner as Stamped
 
 from coatcheck.core.model import Level, RaiseEpoch
+from coatcheck.core.visit import ALL
 from coatcheck.legacy import FlaskCookie, OldCookie
 from coatcheck.testing.clock import Clock
 
@@ -116,6 +117,52 @@ def test_a_thief_with_the_old_cookie_is_out_once_the_owner_logs_in(house: House,
     assert owner.token
     assert thief.user is None
     assert house.visitor(owner.token).user == "ann"
+
+
+def test_nothing_of_who_was_there_reaches_who_logs_in(build: Build, clock: Clock) -> None:
+    """Ann's old cookie in bob's hands: even where everything is carried, nothing moves from one user to the next."""
+    source = FlaskCookie(SECRET, subject="_user_id", until=datetime.fromtimestamp(clock() + DAY, UTC))
+    house = build(legacy=[source], carry=ALL)
+    form = ("content-type", "application/x-www-form-urlencoded")
+    answer = house.ask(ask("/login", cookie(clock, cart=[7]), *OURS, form, method="POST", body=b"user=bob"))
+    bob = house.visitor(answer.token)
+    assert bob.user == "bob"
+    assert bob.get("/data").json == {}
+
+
+@pytest.mark.parametrize("slow", ["/me", "/look?how=get", "/form", "/data?write=late"])
+def test_a_late_answer_to_the_old_cookie_does_not_wipe_a_login(house: House, clock: Clock, slow: str) -> None:
+    """F2: the request that took the session over is slow, and its answer would bring a cookie that is worth nothing."""
+    old = cookie(clock)
+    form = ("content-type", "application/x-www-form-urlencoded")
+    login = ask("/login", old, *OURS, form, method="POST", body=b"user=ann")
+    pending = house.start(ask(f"{slow}{'&' if '?' in slow else '?'}hold=slow", old))
+    house.control.gate("slow").wait_until_reached()
+    owner = house.ask(login)
+    house.control.gate("slow").open()
+    (late,) = pending.answers()
+    assert owner.token
+    assert late.set_cookies == []
+    assert house.visitor(owner.token).user == "ann"
+
+
+def test_an_answer_that_comes_after_a_renewal_brings_no_older_secret(house: House, clock: Clock) -> None:
+    """Its secret would count as stolen: the browser has had it, and a newer one, while this request was slow."""
+    old = cookie(clock)
+    pending = house.start(ask("/data?write=late&hold=slow", old))
+    house.control.gate("slow").wait_until_reached()
+    clock.wind(16 * 60)
+    browser = house.visitor(house.ask(ask("/me", old)).token)
+    assert browser.user == "ann"
+    clock.wind(16 * 60)
+    assert browser.user == "ann"
+    assert len(house.events("session_renewed")) == 1
+    house.control.gate("slow").open()
+    (late,) = pending.answers()
+    assert late.set_cookies == []
+    clock.wind(120)
+    assert browser.user == "ann"
+    assert browser.get("/data").json["late"] == "1"
 
 
 def test_it_is_ignored_beside_any_cookie_of_ours(house: House, clock: Clock) -> None:

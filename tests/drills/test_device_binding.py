@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from coatcheck import DeviceBinding
 from coatcheck.core import dbsc
+from coatcheck.core.binder import MOST_BAD
 from coatcheck.core.model import Record, Update
 from coatcheck.testing import probe
 from coatcheck.testing.clock import Clock
@@ -567,7 +568,7 @@ def test_a_handle_alone_is_a_strangers(bound: House) -> None:
 
 
 def test_bad_proofs_end_nothing_and_write_nothing(bound: House, clock: Clock) -> None:
-    """D29, H2: a thousand of them, then the owner."""
+    """D29, H2: a thousand of them, then the owner; whoever goes on is told that there is no such session."""
     browser = Browser(bound).bind()
     named = ("sec-secure-session-id", browser.name)
     wrong = DeviceKey()
@@ -581,12 +582,13 @@ def test_bad_proofs_end_nothing_and_write_nothing(bound: House, clock: Clock) ->
         "x" * 5000,
         "a.b.c",
     ]
-    before, challenge = bound.commits, browser.challenge
+    stale, before, challenge, asked = 5, bound.commits, browser.challenge, 0
     for number in range(BAD_PROOFS if bound.kind == "wsgi" else BAD_PROOFS // 5):
         headers = (named, *_said(proofs[number % len(proofs)]))
         answer = bound.ask(Ask("POST", REFRESH, headers))
-        assert answer.status == 403
-        assert answer.header("secure-session-challenge")
+        asked += number % len(proofs) != stale
+        assert answer.status == (404 if asked > MOST_BAD and number % len(proofs) != stale else 403)
+        assert bool(answer.header("secure-session-challenge")) == (answer.status == 403)
         assert answer.set_cookies == []
     assert bound.commits == before
     browser.challenge = challenge

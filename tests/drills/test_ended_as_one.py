@@ -8,6 +8,8 @@ import pytest
 
 from coatcheck import AsyncRegistry, ConfigError, DataError
 from coatcheck.core.model import RaiseEpoch
+from coatcheck.core.policies import timeouts
+from coatcheck.core.presets import DAY
 from coatcheck.testing.clock import Clock
 
 from .conftest import Build
@@ -122,6 +124,24 @@ def test_an_epoch_never_goes_back(build: Build, ending: Callable[..., None]) -> 
     ending(house, "revoke_before", house.clock.now - 3600, tenant="acme")
     house.clock.wind(1)
     assert alive([visitor]) == [False]
+
+
+def test_the_oldest_session_there_can_be_is_dead_before_its_epoch_is_forgotten(
+    build: Build, ending: Callable[..., None]
+) -> None:
+    """With the longest clocks, remembered or not; each time a purge comes first, and a process that knows nothing."""
+    longest = timeouts(idle=None, absolute=400 * DAY, remember=400 * DAY, remember_idle=None)
+    house = build(timeouts=longest)
+    visitors = of_tenants(house, "acme", "acme")
+    visitors[0].login("user0", tenant="acme", remember="1")
+    house.clock.wind(1)
+    ending(house, "revoke_tenant", "acme")
+    for days in (1, 398, 1, 1, 28, 2):
+        house.clock.wind(days * DAY)
+        house.control.plain.purge(1)
+        there = build(timeouts=longest)
+        assert alive([there.visitor(one.token) for one in visitors]) == [False, False]
+    assert house.control.plain.epochs().scopes == {}, "forgotten"
 
 
 def test_another_process_hears_within_a_second(build: Build, ending: Callable[..., None]) -> None:

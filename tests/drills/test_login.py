@@ -19,6 +19,9 @@ PLANTED = {
     "nonce": "planted",
     "code_verifier": "planted",
     "oauth_state": "planted",
+    "_state_op_RfBk2": "planted",
+    "github_oauth_state": "planted",
+    "socialaccount_states": "planted",
     "user_id": "admin",
 }
 

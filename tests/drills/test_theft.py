@@ -50,6 +50,7 @@ def test_an_event_names_who_presents_and_who_holds(
     assert (told.client.address, told.client.agent) == (THIEFS, "curl/8")
     assert (told.detail["known_address"], told.detail["known_agent"]) == ("2001:db8::7", "Firefox/156")
     assert (told.detail["kind"], told.detail["superseded_for"]) == (kind, age)
+    assert told.detail.get("ended", False) == (on_theft == "end" and kind == "late"), "others may be told of the end"
     assert facts.severity(told) == loud
     assert told.subject == "alice"
 

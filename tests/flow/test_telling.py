@@ -1,6 +1,7 @@
 """Listeners hear of what was committed, once, in order; whatever they do, no request and no other listener waits."""
 
 import asyncio
+import os
 import queue
 import subprocess
 import sys
@@ -49,13 +50,15 @@ def event(name: str = "session_created", realm: str = "__Host-coat") -> Event:
 
 
 def test_a_listener_hears_of_a_login_after_it_was_committed() -> None:
-    store = MemoryStore()
+    clock = Clock()
+    store = MemoryStore(clock=clock)
     heard: list[tuple[str, str | None, bool]] = []
 
     def listener(event: Event) -> None:
         heard.append((event.name, event.subject, store.load(event.handle or "") is not None))
 
     exchange = Exchange(manager_of(listener), store)
+    clock.now = exchange.manager.now()
     login(exchange)
     assert telling_in(exchange).drained(PATIENCE)
     assert heard == [("session_created", "alice", True), ("authn_login_success", "alice", True)]
@@ -133,7 +136,8 @@ def test_another_realm_on_the_same_store_is_none_of_our_business() -> None:
 
 def test_two_exchanges_of_one_application_tell_once() -> None:
     heard: list[Event] = []
-    manager, store = manager_of(heard.append), MemoryStore()
+    manager = manager_of(heard.append)
+    store = MemoryStore(clock=manager.now)
     first, second = Exchange(manager, store), Exchange(manager, store)
     login(first)
     login(second)
@@ -195,7 +199,6 @@ for name in ("one", "two", "three"):
 
 
 def test_a_thread_that_died_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a process that was forked from the one where it began."""
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     heard: list[str] = []
 
@@ -206,11 +209,37 @@ def test_a_thread_that_died_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None
 
     post = Post(listener)
     post.put(event("fatal"))
-    assert post._thread is not None
-    post._thread.join(PATIENCE)
+    assert post.drained(time.monotonic() + PATIENCE)
     post.put(event("next"))
     assert post.drained(time.monotonic() + PATIENCE)
     assert heard == ["next"]
+
+
+def test_what_waits_at_a_fork_is_told_by_the_parent_alone() -> None:
+    """And a child begins a thread, and a lock, of its own: its parent's may have been in use."""
+    told, go = os.pipe(), threading.Event()
+
+    def listener(event: Event) -> None:
+        go.wait(PATIENCE)
+        os.write(told[1], f"{os.getpid()} {event.name}\n".encode())
+
+    post = Post(listener)
+    for name in ("one", "two"):
+        post.put(event(name))
+    post._lock.acquire()
+    child = os.fork()
+    if child == 0:
+        go.set()
+        post.put(event("three"))
+        os._exit(0 if post.drained(time.monotonic() + PATIENCE) else 1)
+    post._lock.release()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    go.set()
+    assert post.drained(time.monotonic() + PATIENCE)
+    heard = os.read(told[0], 1000).decode().splitlines()
+    assert sorted(heard) == sorted([f"{child} three", f"{os.getpid()} one", f"{os.getpid()} two"])
+    for end in told:
+        os.close(end)
 
 
 def test_a_coroutine_runs_on_the_loop_of_the_application() -> None:

@@ -72,6 +72,25 @@ def flask_cookie(_: Path) -> Old:
     return flask_jar(flask_app()), FlaskCookie(["new key", SECRET], subject="user", until=UNTIL)
 
 
+def quart_cookie(_: Path) -> Old:
+    import quart
+
+    app = quart.Quart("old")
+    app.secret_key = SECRET
+
+    @app.route("/login")
+    async def login() -> str:
+        quart.session.update(DATA)
+        return "in"
+
+    async def jar() -> dict[str, str]:
+        answer = await app.test_client().get("/login")
+        assert answer.status_code == 200
+        return jar_of(answer.headers.getlist("Set-Cookie"))
+
+    return asyncio.run(jar()), FlaskCookie(SECRET, subject="user", until=UNTIL)
+
+
 def flask_session_sql(place: Path) -> Old:
     from flask_session import Session
     from flask_sqlalchemy import SQLAlchemy
@@ -162,7 +181,7 @@ def litestar_jar(config: Any, **stores: Any) -> dict[str, str]:
         return "in"
 
     login.fn.__annotations__["request"] = Request
-    app = Litestar([login], middleware=[config.middleware], stores=stores)
+    app = Litestar([login], middleware=[config.middleware], stores=stores, logging_config=None)
     with TestClient(app, base_url="https://testserver") as client:
         return jar_of(client.get("/login").headers.get_list("set-cookie"))
 
@@ -244,7 +263,8 @@ def django_cache(place: Path) -> Old:
 
 
 LOCAL = [
-    *(flask_cookie, flask_session_sql, starlette_cookie, starsessions_cookie, litestar_cookie, litestar_files),
+    *(flask_cookie, quart_cookie, flask_session_sql),
+    *(starlette_cookie, starsessions_cookie, litestar_cookie, litestar_files),
     *(django_cookie, django_db, django_cached_db, django_cache),
 ]
 IN_REDIS: list[Callable[[str], Old]] = [

@@ -4,14 +4,12 @@ Beside what it does anyway, it lets the move begin at some time, moves sessions 
 any number of steps. The reference knows nothing of all that: nobody must notice.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import precondition, rule
 
 from coatcheck.core.model import Query
 from coatcheck.stores.memory import MemoryStore
@@ -20,9 +18,7 @@ from coatcheck.stores.moving.steps import Run
 from coatcheck.stores.sqlite import SqliteStore
 from coatcheck.testing.clock import Clock
 
-from .test_store_machine import StoreMachine
-
-LONG = os.environ.get("COATCHECK_HYPOTHESIS") == "long"
+from .test_store_machine import LONG, StoreMachine, run
 
 
 class MovingMachine(StoreMachine):
@@ -82,13 +78,4 @@ class OnSqlite(MovingMachine):
 @pytest.mark.parametrize("machine", [OnMemory, OnSqlite], ids=["memory", "sqlite"])
 def test_in_any_order_of_steps_nobody_notices_a_move(machine: type[StoreMachine]) -> None:
     examples = (20_000 if machine is OnMemory else 2_000) if LONG else (300 if machine is OnMemory else 40)
-    budget = settings(
-        max_examples=examples,
-        stateful_step_count=60 if LONG else 40,
-        derandomize=not LONG,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        print_blob=True,
-    )
-    run_state_machine_as_test(machine, settings=budget)
+    run(machine, examples)

@@ -613,10 +613,8 @@ class OnSqlite(StoreMachine):
         return SqliteStore(folder / "sessions.db", clock=clock)
 
 
-@pytest.mark.timeout(7200 if LONG else 120)
-@pytest.mark.parametrize("machine", [OnMemory, OnSqlite], ids=["memory", "sqlite"])
-def test_in_any_order_of_steps_the_promises_hold(machine: type[StoreMachine]) -> None:
-    examples = (20_000 if machine is OnMemory else 3_000) if LONG else (400 if machine is OnMemory else 120)
+def run(machine: type[StoreMachine], examples: int) -> None:
+    """Run a machine: the same examples every time, or with COATCHECK_HYPOTHESIS=long others, and more of them."""
     budget = settings(
         max_examples=examples,
         stateful_step_count=60 if LONG else 40,
@@ -627,3 +625,10 @@ def test_in_any_order_of_steps_the_promises_hold(machine: type[StoreMachine]) ->
         print_blob=True,
     )
     run_state_machine_as_test(machine, settings=budget)
+
+
+@pytest.mark.timeout(7200 if LONG else 120)
+@pytest.mark.parametrize("machine", [OnMemory, OnSqlite], ids=["memory", "sqlite"])
+def test_in_any_order_of_steps_the_promises_hold(machine: type[StoreMachine]) -> None:
+    examples = (20_000 if machine is OnMemory else 3_000) if LONG else (400 if machine is OnMemory else 120)
+    run(machine, examples)

@@ -96,6 +96,7 @@ def test_an_event_is_posted_and_the_reference_library_believes_it(place: Place) 
             "subject": "alice",
             "address": "198.51.100.9",
             "agent": "Firefox",
+            "request_id": None,
             "detail": {"kind": "late"},
         },
     }

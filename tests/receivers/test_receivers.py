@@ -15,6 +15,7 @@ import pytest
 from coatcheck import ConfigError, MemoryStore, Refusal, SessionManager, StoreError
 from coatcheck.core.model import Reply, Request
 from coatcheck.flow.async_ import AsyncExchange
+from coatcheck.flow.async_receivers import AsyncKeySet
 from coatcheck.flow.sync import Exchange
 from coatcheck.receivers import AsyncReceiver, Issuer, Receiver, Stream, asgi_endpoint, wsgi_endpoint
 from coatcheck.stores.memory import AsyncMemoryStore
@@ -498,6 +499,47 @@ def test_without_the_store_nothing_is_said_to_be_done(plain: Shop) -> None:
     plain.receiver._store = store
     assert plain.out(token).status == 200
     assert plain.user(one) is None
+
+
+def test_keys_are_fetched_on_whatever_loop_asks(clock: Clock) -> None:
+    """F12: test clients make a loop for each request; two that wait for each other on one do not bind it."""
+    fetched: list[int] = []
+
+    async def fetch() -> Any:
+        fetched.append(1)
+        await asyncio.sleep(0)
+        return JWKS
+
+    keys = AsyncKeySet(fetch, clock)
+
+    async def three() -> list[Any]:
+        token = logout_token(clock())
+        return await asyncio.gather(*(keys.verified(token, ["RS256"], None) for _ in range(3)))
+
+    for _ in range(3):
+        assert {claims["iss"] for claims in asyncio.run(three())} == {ISSUER}
+        clock.wind(3601)
+    assert len(fetched) == 3
+
+
+async def test_who_waits_for_keys_in_vain_leaves_nobody_waiting(clock: Clock) -> None:
+    """A request that is cancelled while it waits for its turn, or while it fetches, does not keep the others out."""
+    gate = asyncio.Event()
+
+    async def fetch() -> Any:
+        await gate.wait()
+        return JWKS
+
+    keys = AsyncKeySet(fetch, clock)
+    token = logout_token(clock())
+    asked = [asyncio.create_task(keys.verified(token, ["RS256"], None)) for _ in range(3)]
+    await asyncio.sleep(0)
+    asked[0].cancel()
+    asked[1].cancel()
+    gate.set()
+    done = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
+    assert [type(one) for one in done] == [asyncio.CancelledError, asyncio.CancelledError, dict]
+    assert keys._lock._queues == {}
 
 
 @pytest.mark.parametrize("waits", [False, True])

@@ -70,6 +70,13 @@ def new(server: mysql.MySql) -> str:
     return server.database()
 
 
+def test_greenlets_that_come_all_at_once_wait_for_no_lock_of_before(server: mysql.MySql, new: str) -> None:
+    """gunicorn --preload -k gevent: the tables are not made yet, and the store's locks are no greenlets'."""
+    ask = [sys.executable, "-m", "tests.support.greenlets", server.url(new)]
+    done = subprocess.run(ask, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "8 16\n"), done.stderr
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock(time.time())

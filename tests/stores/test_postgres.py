@@ -6,6 +6,8 @@ import asyncio
 import inspect
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -114,6 +116,14 @@ def begin(store: PostgresStore, handle: str = "h", **changed: Any) -> None:
         b"begin-" + handle.encode(), [Insert(record=make(handle, now(store), **changed))], durable=False
     )
     assert done is None
+
+
+def test_greenlets_that_come_all_at_once_wait_for_no_lock_of_before(server: Postgres, fresh: str) -> None:
+    """gunicorn --preload -k gevent: the tables are not made yet, and the store's locks and queues are no greenlets'."""
+    joint = "&" if "?" in server.url else "?"
+    ask = [sys.executable, "-m", "tests.support.greenlets", f"{server.url}{joint}prefix={fresh}"]
+    done = subprocess.run(ask, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "8 16\n"), done.stderr
 
 
 # The server's clock, where a test winds none.

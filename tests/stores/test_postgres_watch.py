@@ -144,6 +144,22 @@ async def test_close_tells_what_is_left(server: Postgres, store: Store, prefix: 
     stop()
 
 
+def test_close_ends_the_herald_and_a_later_use_begins_another(server: Postgres, store: Store, prefix: str) -> None:
+    before = {thread for thread in threading.enumerate() if thread.name == "coatcheck-herald"}
+    other, heard = PostgresStore(server.url, prefix=prefix), Heard()
+    stop = other.watch(heard.append)
+    for handle in ("a", "b"):
+        update(store, handle)
+        began = time.monotonic()
+        store.close()
+        assert time.monotonic() - began < 9, "it waited for the herald in vain"
+        assert heard.until(lambda found, handle=handle: handle in found)
+        left = {thread for thread in threading.enumerate() if thread.name == "coatcheck-herald"}
+        assert left <= before
+    stop()
+    other.close()
+
+
 def test_after_a_break_the_watcher_says_so_and_hears_again(server: Postgres, store: Store) -> None:
     heard = Heard()
     stop = store.watch(heard.append)

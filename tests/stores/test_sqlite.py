@@ -20,7 +20,7 @@ import pytest
 from msgspec.structs import replace
 
 from coatcheck.core.errors import ConfigError, NotApplied, StoreError, Unknown
-from coatcheck.core.model import End, Event, EventQuery, Insert, Note, Query, Record, Touch, Update
+from coatcheck.core.model import Conflict, End, Event, EventQuery, Insert, Note, Query, Record, Touch, Update
 from coatcheck.stores.sqlite import AsyncSqliteStore, SqliteStore, file, rows, schema, threads
 from coatcheck.testing.clock import Clock
 from coatcheck.testing.face import event, make
@@ -119,10 +119,11 @@ def test_synchronous_is_normal_or_full(path: Path) -> None:
 
 def told(store: SqliteStore) -> str:
     """Return what both verbs say; they must agree, and never answer None."""
-    with pytest.raises(StoreError) as on_load:
-        store.load("h")
-    with pytest.raises(StoreError) as on_commit:
-        store.commit(b"c", [Touch(handle="h", seen_at=0.0)], durable=False)
+    with closing(store):
+        with pytest.raises(StoreError) as on_load:
+            store.load("h")
+        with pytest.raises(StoreError) as on_commit:
+            store.commit(b"c", [Touch(handle="h", seen_at=0.0)], durable=False)
     assert str(on_load.value) == str(on_commit.value)
     return str(on_load.value)
 
@@ -202,7 +203,8 @@ def test_a_newer_schema_is_refused_and_left_alone(path: Path, clock: Clock) -> N
         insert(store, clock)
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("update coatcheck_meta set value = 99 where name = 'schema'")
-    assert "written by a newer coatcheck (schema 99, this one knows 2); upgrade coatcheck" in told(SqliteStore(path))
+    known = len(schema.MIGRATIONS)
+    assert f"written by a newer coatcheck (schema 99, this one knows {known}); upgrade" in told(SqliteStore(path))
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("select count(*) from coatcheck_sessions").fetchone() == (1,)
 
@@ -230,7 +232,7 @@ def test_an_older_schema_is_migrated_and_keeps_its_sessions(
         assert have(store).handle == "h"
         assert store.epochs().generation == generation
     with closing(sqlite3.connect(path)) as db:
-        assert db.execute("select value from coatcheck_meta where name = 'schema'").fetchone() == (3,)
+        assert db.execute("select value from coatcheck_meta where name = 'schema'").fetchone() == (4,)
         assert db.execute("select count(*) from coatcheck_later").fetchone() == (0,)
 
 
@@ -323,14 +325,33 @@ def test_a_durable_commit_that_was_applied_before_still_writes(store: SqliteStor
     assert any("update coatcheck_meta" in one for one in said), said
 
 
-def test_nothing_stands_between_begin_and_commit_of_an_update(store: SqliteStore, clock: Clock) -> None:
+@pytest.mark.parametrize("durable", [False, True])
+def test_an_ordinary_write_alone_is_one_statement_and_a_durable_one_a_transaction_of_it(
+    store: SqliteStore, clock: Clock, durable: bool
+) -> None:
     insert(store, clock)
-    update = Update(record=have(store), was=1)
     said = traced(store, store._here)
-    store.commit(b"u", [update], durable=False)
-    store.commit(b"t", [Touch(handle="h", seen_at=clock.now + 1)], durable=False)
-    # a trigger's steps show as its statement once more
-    assert [one.split()[0] for one, _ in groupby(said)] == ["begin", "update", "commit"] * 2
+    for change in (Update(record=have(store), was=1), Touch(handle="h", seen_at=clock.now + 1)):
+        said.clear()
+        assert store.commit(os.urandom(8), [change], durable=durable) is None
+        # a trigger's steps show as its statement once more
+        told = [one.split()[0] for one, _ in groupby(said) if not one.startswith("pragma")]
+        assert told == (["begin", "update", "commit"] if durable else ["update"])
+    assert (have(store).version, have(store).seen_at) == (2, clock.now + 1)
+
+
+def test_a_write_that_is_refused_is_looked_into_and_leaves_no_transaction(store: SqliteStore, clock: Clock) -> None:
+    insert(store, clock)
+    stale = Update(record=replace(have(store), data=b"stale"), was=7)
+    said = traced(store, store._here)
+    conflict = store.commit(b"u", [stale], durable=False)
+    assert conflict == Conflict(have(store), "version")
+    assert [one.split()[0] for one, _ in groupby(said)][:3] == ["update", "begin", "update"]
+    assert store._here.link is not None
+    assert not store._here.link.db.in_transaction
+    told = Update(record=have(store), was=1, events=(event("e", clock),))
+    assert store.commit(b"e", [told], durable=False) is None
+    assert [one.name for one in store.events(EventQuery()).items] == ["e"], "an event needs a transaction"
 
 
 def test_no_connection_checkpoints_by_itself(store: SqliteStore, clock: Clock) -> None:

@@ -27,7 +27,7 @@ from coatcheck.flow.sync import WatchedStore
 from coatcheck.stores.memory import AsyncMemoryStore, MemoryStore
 from coatcheck.stores.postgres import AsyncPostgresStore, PostgresStore
 from coatcheck.stores.redis import AsyncRedisStore, RedisStore
-from coatcheck.stores.sqlite import AsyncSqliteStore, SqliteStore, rows, threads, watching
+from coatcheck.stores.sqlite import AsyncSqliteStore, SqliteStore, rows, schema, threads, watching
 from coatcheck.testing.clock import Clock
 from coatcheck.testing.face import TURN, Face, event, make
 from tests.conftest import server_or_skip
@@ -347,8 +347,10 @@ def test_changes_that_were_forgotten_before_they_were_heard_are_made_up_for(
 
 
 def test_a_file_that_was_put_back_to_an_older_day_is_made_up_for(store: SqliteStore, clock: Clock) -> None:
-    store.commit(b"e", [End(handle="a", because="operator")], durable=False)
     ear = Ear(Face(store))
+    store.commit(b"e", [End(handle="a", because="operator")], durable=False)
+    assert ear.hears("a")
+    ear.heard.clear()
     with closing(sqlite3.connect(store._file.path)) as db, db:
         db.execute("delete from coatcheck_changes")
     assert Face(store).until(lambda: ear.heard == [None])
@@ -361,6 +363,7 @@ def test_old_changes_are_forgotten_but_never_the_newest(
     store: SqliteStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rows, "CHANGES_KEPT", 10)
+    store.watch(lambda handle: None)
     for number in range(25):
         update = Update(record=make("a", clock), was=number + 1)
         assert store.commit(os.urandom(8), [update], durable=False) is None
@@ -378,6 +381,7 @@ def test_the_keeper_forgets_old_changes(tmp_path: Path, clock: Clock, monkeypatc
     monkeypatch.setattr(threads, "TICK", 0.01)
     monkeypatch.setattr(threads, "PURGE_EVERY", 0.01)
     with closing(SqliteStore(tmp_path / "sessions.db", clock=clock)) as store:
+        store.watch(lambda handle: None)
         store.commit(b"a", [Insert(record=make("a", clock))], durable=False)
         for number in range(30):
             store.commit(os.urandom(8), [Update(record=make("a", clock), was=number + 1)], durable=False)
@@ -388,6 +392,127 @@ def test_the_keeper_forgets_old_changes(tmp_path: Path, clock: Clock, monkeypatc
             return int(link.db.execute("select count(*) from coatcheck_changes").fetchone()[0])
 
         assert Face(store).until(lambda: kept() <= 20)
+
+
+# Changes are noted only while somebody listens.
+
+
+def asked(store: SqliteStore, statement: str, *values: object) -> list[Any]:
+    """Ask the file by another hand."""
+    with closing(sqlite3.connect(store._file.path)) as db, db:
+        return [row[0] for row in db.execute(statement, values).fetchall()]
+
+
+NOTED = "select handle from coatcheck_changes order by id"
+LISTENING = "select name from coatcheck_watchers"
+
+
+def test_what_nobody_listens_for_is_not_noted(store: SqliteStore, clock: Clock) -> None:
+    def write(number: int) -> None:
+        assert store.commit(os.urandom(8), [Update(record=make("a", clock), was=number)], durable=False) is None
+
+    write(1)
+    assert (asked(store, NOTED), asked(store, LISTENING)) == ([], [])
+    one, two = Ear(Face(store)), Ear(Face(store))
+    write(2)
+    assert len(asked(store, LISTENING)) == 1, "one for the process"
+    assert one.hears("a")
+    assert two.hears("a")
+    one.stop()
+    write(3)
+    two.stop()
+    assert Face(store).until(lambda: asked(store, LISTENING) == [])
+    write(4)
+    assert asked(store, NOTED) == ["a", "a"]
+    three = Ear(Face(store))
+    write(5)
+    assert three.hears("a")
+    store.close()
+    assert asked(store, LISTENING) == [], "gone with the store"
+
+
+def test_two_that_begin_to_listen_at_once_are_one_watcher(
+    store: SqliteStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, faster, begun = watching._begun, list[Ear](), list[str]()
+
+    def overtaken(*given: Any) -> tuple[str, int]:
+        found = begin(*given)
+        begun.append(found[0])
+        if len(begun) == 1:
+            faster.append(Ear(Face(store)))
+        return found
+
+    monkeypatch.setattr(watching, "_begun", overtaken)
+    ear = Ear(Face(store))
+    assert asked(store, LISTENING) == begun[1:]
+    assert watchers(1)
+    store.commit(b"e", [End(handle="a", because="operator")], durable=False)
+    assert ear.hears("a")
+    assert faster[0].hears("a")
+
+
+def test_a_watcher_that_was_forgotten_makes_up_for_it(
+    store: SqliteStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process stood still for minutes, and another one's keeper took it for dead."""
+    ear = Ear(Face(store))
+    (name,) = asked(store, LISTENING)
+    asked(store, "delete from coatcheck_watchers")
+    asked(store, "update coatcheck_sessions set ended_at = 1.0, version = version + 1")
+    assert asked(store, NOTED) == []
+    assert Face(store).until(lambda: ear.heard)
+    assert ear.heard == [None]
+    assert asked(store, LISTENING) == [name]
+    store.commit(b"i", [Insert(record=make("b", clock))], durable=False)
+    store.commit(b"f", [End(handle="b", because="operator")], durable=False)
+    assert ear.hears("b")
+
+
+def test_the_keeper_forgets_a_watcher_that_was_killed_and_nobody_else(
+    store: SqliteStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "TICK", 0.01)
+    monkeypatch.setattr(threads, "PURGE_EVERY", 0.01)
+    ear = Ear(Face(store))
+    (living,) = asked(store, LISTENING)
+    asked(store, "insert into coatcheck_watchers (name, until) values ('killed', ?)", time.time() - 1)
+    asked(store, "insert into coatcheck_watchers (name, until) values ('busy', ?)", time.time() + 60)
+    with closing(SqliteStore(store._file.path, clock=clock)) as other:
+        other.commit(b"k", [Insert(record=make("k", clock))], durable=False)  # has a keeper of its own
+        assert Face(store).until(lambda: "killed" not in asked(store, LISTENING))
+    assert set(asked(store, LISTENING)) == {living, "busy"}
+    assert ear.heard == []
+
+
+def test_a_watcher_says_in_time_that_it_is_still_there(
+    store: SqliteStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    until = "select until from coatcheck_watchers"
+    monkeypatch.setattr(watching, "LEASE", 60.0)
+    ear, before = Ear(Face(store)), time.time()
+    (first,) = asked(store, until)
+    assert 0 < first - before < 61
+    watcher = store._file.watcher
+    assert isinstance(watcher, watching.Watcher)
+    watcher._say_at = 0.0
+    monkeypatch.setattr(watching, "LEASE", 600.0)
+    assert Face(store).until(lambda: asked(store, until)[0] > before + 599)
+    assert watcher._say_at > time.monotonic() + 100
+    assert ear.heard == []
+
+
+def test_a_file_of_before_is_heard_as_well(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "old.db"
+    with monkeypatch.context() as patch, closing(SqliteStore(path, clock=clock)) as old:
+        patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:2])
+        old.commit(b"a", [Insert(record=make("a", clock))], durable=False)
+        old.commit(b"u", [Update(record=make("a", clock), was=1)], durable=False)
+        assert asked(old, NOTED) == ["a"], "always noted, then"
+    with closing(SqliteStore(path, clock=clock)) as store:
+        ear = Ear(Face(store))
+        store.commit(b"e", [End(handle="a", because="operator")], durable=False)
+        assert ear.hears("a")
 
 
 def test_a_listener_that_raises_silences_nobody(

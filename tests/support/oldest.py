@@ -1,13 +1,16 @@
 """Each framework's tests in an environment of its own, with the oldest versions that pyproject.toml allows.
 
-python3 run oldest                    every framework, one after the other
-python3 run oldest flask quart        these
-python3 run oldest --newest django    the newest versions that this Python can have
-python3 run oldest --keep flask       keep the environment, under .cache/oldest, for the next run
-python3 run oldest flask -- -k login  what follows -- goes to pytest
+python3 run oldest                         every framework, one after the other
+python3 run oldest flask quart             these
+python3 run oldest --newest django         the newest versions that the package index has for this Python
+python3 run oldest --both                  the oldest, then the newest
+python3 run oldest --both --python 3.13    on another Python: a version that is installed, or a path
+python3 run oldest --keep flask            keep the environment, under .cache/oldest, for the next run
+python3 run oldest flask -- -k login       what follows -- goes to pytest
 
 Only the framework and what the extra names beside it are old; all else is what a user would get today. What an old
-framework cannot be run with, and does not say, stands in BESIDE.
+framework cannot be run with, and does not say, stands in BESIDE. Unless options for pytest narrow it, every row of the
+conformance suite is judged there, too.
 """
 
 from __future__ import annotations
@@ -26,15 +29,22 @@ from typing import Final
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from tests.conformance.adapters import EVERY, framework_of
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PLACE: Final = ROOT / ".cache" / "oldest"
+MISJUDGED: Final = ", rows that are not as we say"
 PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: Final[dict[str, list[str]]] = PROJECT["optional-dependencies"]
 
 #: tests of each framework's adapter, beside tests/adapters/test_<framework>*.py
 MORE: Final = {
-    "django": ["tests/stores/test_django.py", "tests/examples/test_django.py"],
+    "django": [
+        *("tests/adapters/test_csrf_django.py", "tests/stores/test_django.py"),
+        *("tests/examples/test_channels.py", "tests/examples/test_django.py"),
+    ],
     "fastapi": ["tests/adapters/test_journey.py"],
     "pyramid": ["tests/examples/test_pyramid.py"],
     "starlette": ["tests/adapters/test_journey.py"],
@@ -53,11 +63,12 @@ FRAMEWORKS: Final = (
 )
 #: frameworks that the tests of another one need
 ALSO: Final = {"litestar": ["starlette"], "starlette": ["fastapi"]}
-#: what the oldest version of a framework needs beside it, though it does not say so
+#: what a framework before some version needs beside it, though it does not say so
 BESIDE: Final = {
-    "flask": ["asgiref>=3.2"],  # for awaiting views: the extra flask[async]
-    "quart": ["flask<3.1"],  # it has no PROVIDE_AUTOMATIC_OPTIONS, which Flask 3.1 reads
-    "sanic": ["websockets<14"],  # from 14 on, each of its sockets closes with 1006: "invalid opcode"
+    "django": ("5.2", "django-htmx>=1"),  # the newest needs Django 5.2
+    "flask": ("99", "asgiref>=3.2"),  # for awaiting views: the extra flask[async]
+    "quart": ("0.19.9", "flask<3.1"),  # it has no PROVIDE_AUTOMATIC_OPTIONS, which Flask 3.1 reads
+    "sanic": ("25.3", "websockets<14.2"),  # from 14.2 on, each of its sockets closes with 1006: "invalid opcode"
 }
 
 
@@ -70,42 +81,103 @@ def main(arguments: Sequence[str]) -> int:
     cut = list(arguments).index("--") if "--" in arguments else len(arguments)
     parser = argparse.ArgumentParser(prog="python3 run oldest", description=__doc__.partition("\n")[0])
     parser.add_argument("frameworks", nargs="*", metavar="FRAMEWORK", help=f"of {', '.join(FRAMEWORKS)}; all if none")
-    parser.add_argument("--newest", action="store_true", help="the newest versions instead of the oldest")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--newest", action="store_true", help="the newest versions instead of the oldest")
+    which.add_argument("--both", action="store_true", help="the oldest versions, then the newest")
+    parser.add_argument("--python", default=sys.executable, help="another Python: a version, such as 3.13, or a path")
     parser.add_argument("--keep", action="store_true", help="keep the environments for the next run")
     chosen = parser.parse_args(arguments[:cut])
     unknown = sorted(set(chosen.frameworks) - set(FRAMEWORKS))
     if unknown:
         parser.error(f"no adapter is for {', '.join(unknown)}; there are {', '.join(FRAMEWORKS)}")
+    ages = (False, True) if chosen.both else (chosen.newest,)
     lines, failed = [], False
     for framework in chosen.frameworks or FRAMEWORKS:
-        started = time.monotonic()
-        try:
-            outcome, bad = tried(framework, arguments[cut + 1 :], newest=chosen.newest, keep=chosen.keep)
-        except NoEnvironmentError as error:
-            outcome, bad = str(error), True
-        failed = failed or bad
-        lines.append(f"{framework:10} {outcome} ({time.monotonic() - started:.0f} s)")
-        print(lines[-1], flush=True)
+        for newest in ages:
+            started = time.monotonic()
+            try:
+                trial = Trial(framework, python_of(chosen.python), newest=newest)
+                outcome, bad = trial.run(arguments[cut + 1 :], keep=chosen.keep)
+            except NoEnvironmentError as error:
+                outcome, bad = str(error), True
+            failed = failed or bad
+            lines.append(f"{framework:10} {outcome} ({time.monotonic() - started:.0f} s)")
+            print(lines[-1], flush=True)
     if len(lines) > 1:
         print(*lines, sep="\n")
     return 1 if failed else 0
 
 
-def tried(framework: str, options: Sequence[str], *, newest: bool, keep: bool) -> tuple[str, bool]:
-    """Return what became of a framework's tests, in a line, and whether they failed."""
-    place = PLACE / f"{framework}-{'newest' if newest else 'oldest'}"
-    pins = [] if newest else floors(framework)
-    python = made(place, framework, pins)
-    own = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests/adapters").glob(f"test_{framework}*.py"))
-    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *own, *MORE.get(framework, []), *options]
-    done = subprocess.run(command, cwd=ROOT, env=entered(place), check=False, stdout=subprocess.PIPE, text=True)
-    print(done.stdout, flush=True)
-    last = re.findall(r"^(?:=+ )?(\d+ \w+.*?)(?: in [\d.]+.*)?$", done.stdout, re.MULTILINE)
-    said = last[-1] if last else f"pytest ended with {done.returncode}"
-    version = versions(python, [requirement.name for requirement in wanted(framework)])
-    if not keep:
-        shutil.rmtree(place)
-    return f"{version}: {said}", done.returncode != 0
+class Trial:
+    """One framework's tests, on one Python, with the oldest versions or the newest."""
+
+    def __init__(self, framework: str, base: str, *, newest: bool) -> None:
+        """Make nothing yet; `base` is the path of a Python."""
+        self.framework, self.newest, self._base = framework, newest, base
+        self.release = attempt([base, "-c", "import platform; print(platform.python_version())"]).strip()
+        self.place = PLACE / f"{framework}-{'newest' if newest else 'oldest'}-{self.release}"
+        self.python = self.place / "bin" / "python"
+
+    def run(self, options: Sequence[str], *, keep: bool) -> tuple[str, bool]:
+        """Return what became of the tests, in a line, and whether they failed."""
+        self._make([] if self.newest else self._floors())
+        own = sorted(
+            str(path.relative_to(ROOT)) for path in (ROOT / "tests/adapters").glob(f"test_{self.framework}*.py")
+        )
+        own += MORE.get(self.framework, [])
+        command = [str(self.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *own, *options]
+        done = subprocess.run(
+            command, cwd=ROOT, env=entered(self.place), check=False, stdout=subprocess.PIPE, text=True
+        )
+        print(done.stdout, flush=True)
+        rows = "" if options else self._rows()
+        last = re.findall(r"^(?:=+ )?(\d+ \w+.*?)(?: in [\d.]+.*)?$", done.stdout, re.MULTILINE)
+        said = last[-1] if last else f"pytest ended with {done.returncode}"
+        version = self._versions()
+        if not keep:
+            shutil.rmtree(self.place)
+        return f"{version}: {said}{rows}", done.returncode != 0 or rows == MISJUDGED
+
+    def _rows(self) -> str:
+        """Judge every row of the conformance suite on a framework; return what became of it, to be added to a line."""
+        names = [name for name in EVERY if framework_of(name) == self.framework]
+        command = [str(self.python), "-W", "ignore", "-m", "tests.conformance.everywhere", *names]
+        done = subprocess.run(
+            command, cwd=ROOT, env=entered(self.place), check=False, stdout=subprocess.PIPE, text=True
+        )
+        print(done.stdout, flush=True)
+        return MISJUDGED if done.returncode else ", every row as we say"
+
+    def _floors(self) -> list[str]:
+        """Return the oldest version of each package of the extra that this Python can have."""
+        lines = [*PROJECT["dependencies"], *EXTRAS[self.framework]]
+        command = [uv(), "pip", "compile", "-", "--resolution", "lowest-direct", "--python", self._base, "--quiet"]
+        command += ["--no-header", "--no-annotate"]
+        found = attempt(command, "\n".join(lines))
+        pins = {name_of(line): line for line in found.splitlines() if "==" in line}
+        return [pins[canonicalize_name(requirement.name)] for requirement in wanted(self.framework)]
+
+    def _make(self, pins: list[str]) -> None:
+        """Make an environment with coatcheck, all that its tests need, and the pinned framework."""
+        if not self.python.exists():
+            attempt([uv(), "venv", "--quiet", "--python", self._base, str(self.place)])
+        beside = [other for pin in pins for other in beside_of(pin)]
+        said = {name_of(line) for line in (*pins, *beside)}
+        others = [*PROJECT["dependencies"], *everything(self.framework)]
+        lines = [line for line in others if name_of(line) not in said]
+        command = [uv(), "pip", "install", "--quiet", "--upgrade", "--python", str(self.python), "--requirements", "-"]
+        attempt(command, "\n".join([*lines, *pins, *beside]))
+        site = next(self.place.glob("lib/python*/site-packages"))
+        (site / "coatcheck-source.pth").write_text(f"{ROOT / 'src'}\n")
+
+    def _versions(self) -> str:
+        """Return which versions of the extra's packages are installed."""
+        code = (
+            "import sys; from importlib.metadata import version as v; "
+            "print(', '.join(f'{n} {v(n)}' for n in sys.argv[1:]))"
+        )
+        names = [requirement.name for requirement in wanted(self.framework)]
+        return f"{attempt([str(self.python), '-c', code, *names]).strip()}, Python {self.release}"
 
 
 def wanted(framework: str) -> list[Requirement]:
@@ -113,46 +185,33 @@ def wanted(framework: str) -> list[Requirement]:
     return [Requirement(line) for line in EXTRAS[framework]]
 
 
-def floors(framework: str) -> list[str]:
-    """Return the oldest version of each of them that this Python can have."""
-    lines = [*PROJECT["dependencies"], *EXTRAS[framework]]
-    command = [uv(), "pip", "compile", "-", "--resolution", "lowest-direct", "--python", sys.executable, "--quiet"]
-    command += ["--no-header", "--no-annotate"]
-    found = attempt(command, "\n".join(lines))
-    pins = {canonicalize_name(Requirement(line).name): line for line in found.splitlines() if "==" in line}
-    return [pins[canonicalize_name(requirement.name)] for requirement in wanted(framework)]
+def name_of(line: str) -> str:
+    """Return the name in a requirement."""
+    return canonicalize_name(Requirement(line).name)
 
 
-def made(place: Path, framework: str, pins: list[str]) -> Path:
-    """Make an environment with coatcheck, all that its tests need, and the pinned framework; return its Python."""
-    python = place / "bin" / "python"
-    if not python.exists():
-        attempt([uv(), "venv", "--quiet", "--python", sys.executable, str(place)])
-    beside = BESIDE.get(framework, []) if pins else []
-    said = {canonicalize_name(Requirement(line).name) for line in (*pins, *beside)}
-    others = [*PROJECT["dependencies"], *everything(framework)]
-    lines = [line for line in others if canonicalize_name(Requirement(line).name) not in said]
-    command = [uv(), "pip", "install", "--quiet", "--python", str(python), "--requirements", "-"]
-    attempt(command, "\n".join([*lines, *pins, *beside]))
-    source = str(ROOT / "src")
-    site = next(place.glob("lib/python*/site-packages"))
-    (site / "coatcheck-source.pth").write_text(source + "\n")
-    return python
+def beside_of(pin: str) -> list[str]:
+    """Return what a pinned framework needs beside it, as pyproject.toml does not say."""
+    before, other = BESIDE.get(name_of(pin), ("0", ""))
+    return [other] if Version(pin.partition("==")[2]) < Version(before) else []
+
+
+def python_of(said: str) -> str:
+    """Return the path of a Python that is installed: this one, or one named by path or version."""
+    if Path(said).is_file():
+        return said
+    # pyenv's own commands answer for the versions that it was told to use only
+    kept = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    found = sorted((*kept.glob(f"{said}/bin/python3"), *kept.glob(f"{said}.*/bin/python3")))
+    if found:
+        return str(found[-1])
+    return attempt([uv(), "python", "find", "--no-python-downloads", "--system", said]).strip()
 
 
 def everything(framework: str) -> list[str]:
     """Return what our tests need, without the other frameworks: they need not go together with an old one."""
     names = (*sorted(EXTRAS.keys() - {*FRAMEWORKS, "all", "bench"}), framework, *ALSO.get(framework, []))
     return [line for name in names for line in EXTRAS[name] if not line.startswith("coatcheck")]
-
-
-def versions(python: Path, names: Sequence[str]) -> str:
-    """Return which versions are installed of some packages."""
-    code = (
-        "import sys; from importlib.metadata import version as v; print(', '.join(f'{n} {v(n)}' for n in sys.argv[1:]))"
-    )
-    shown = attempt([str(python), "-c", code, *names]).strip()
-    return f"{shown}, Python {sys.version.split()[0]}"
 
 
 def entered(place: Path) -> dict[str, str]:

@@ -52,7 +52,7 @@ def _postgresql(_folder: Path) -> Iterator[Make]:
 def _mysql(_folder: Path) -> Iterator[Make]:
     server, name = server_or_skip(mysql.shared)
     url = server.empty(name)
-    yield lambda clock: (MySqlStore(url, clock=clock), AsyncMySqlStore(url, clock=clock))
+    yield lambda clock: (MySqlStore(url, clock=clock, **_PATIENT), AsyncMySqlStore(url, clock=clock, **_PATIENT))
 
 
 def _redis(_folder: Path) -> Iterator[Make]:

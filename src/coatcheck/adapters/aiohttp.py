@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 from aiohttp import web
 
 from ..core.errors import ConfigError, Refusal
-from ..core.manager import SessionManager, manager_of
+from ..core.manager import SessionManager
 from ..core.model import Headers, Reply, Request
 from ..core.session import Session, Typed
 from ..core.settings import Keywords
 from ..flow.async_ import AsyncExchange, AsyncStore
-from ..flow.async_registry import AsyncRegistry
-from ..stores.faces import async_keys_of, async_store_of
-from .watching import Watch, Watching
+from .awaited import ENDED_CODE, Awaited
+from .watching import Watch
 
 if TYPE_CHECKING:
     from ..flow.async_keys import AsyncKeys
@@ -34,33 +33,11 @@ View = TypeVar("View", bound=Handler)
 
 __all__ = ["ENDED_CODE", "SESSIONS", "Sessions", "exchange_of", "require_login", "session_of", "setup"]
 
-ENDED_CODE = 4401
-"""The close code of a websocket whose session ended."""
 _KEY: Any = web.RequestKey("coatcheck", object) if hasattr(web, "RequestKey") else "coatcheck"  # 3.14 has them
 
 
-class Sessions:
+class Sessions(Awaited):
     """The sessions of one application: what `setup` put into it; `app[SESSIONS]`."""
-
-    def __init__(
-        self,
-        *,
-        store: str | AsyncStore | Any | None = None,
-        manager: SessionManager | None = None,
-        watch_every: float = 0.5,
-        watch_recheck: float = 30.0,
-        keys: AsyncKeys | None = None,
-        **settings: Unpack[Keywords],
-    ) -> None:
-        """Take what `setup` was given; open nothing."""
-        self.manager = manager_of(manager, settings)
-        self.store = async_store_of(store, self.manager.now)
-        self.exchange = AsyncExchange(self.manager, self.store, keys=async_keys_of(keys))
-        self.registry = AsyncRegistry(self.store, self.manager.realm, self.manager.now)
-        self.watching = Watching(self.exchange, watch_every, watch_recheck)
-        self.name = self.manager.cookie.name
-        self._owns = isinstance(store, str)
-        self._excludes = self.manager.excludes if self.manager.settings.exclude else None
 
     @web.middleware
     async def serve(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -96,12 +73,6 @@ class Sessions:
             connection = connection.outer
         if connection is not None:
             await connection.start(response)
-
-    async def shut(self, _app: web.Application) -> None:
-        """Write what is still to be written, and close a store that was given as a URL: the application goes."""
-        await self.exchange.flush()
-        if self._owns:
-            await self.store.close()
 
 
 SESSIONS = web.AppKey("coatcheck", Sessions)

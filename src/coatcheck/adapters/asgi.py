@@ -11,13 +11,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack, overload
 
 from ..core.errors import ConfigError, Refusal
-from ..core.manager import SessionManager, manager_of
+from ..core.manager import SessionManager
 from ..core.model import Headers, Reply, Request
 from ..core.session import Session, Typed
 from ..core.settings import Keywords
 from ..flow.async_ import AsyncExchange, AsyncStore
-from ..stores.faces import async_keys_of, async_store_of
-from .watching import Watch, Watching
+from .awaited import ENDED_CODE as ENDED_CODE  # noqa: PLC0414 - a name of ours, too
+from .awaited import Awaited
+from .watching import Watch
 
 if TYPE_CHECKING:
     from ..flow.async_keys import AsyncKeys
@@ -30,12 +31,10 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-ENDED_CODE = 4401
-"""The close code of a websocket whose session ended."""
 _KEY = "coatcheck"
 
 
-class SessionMiddleware:
+class SessionMiddleware(Awaited):
     """Gives every request of an ASGI application its session, as `scope["session"]` and by `session_of`."""
 
     def __init__(
@@ -56,14 +55,10 @@ class SessionMiddleware:
         or event stream looks at its session when the store tells of a change, and every `watch_recheck` seconds; where
         the store cannot tell, every `watch_every` seconds. Raises ConfigError for what is unsafe; opens nothing.
         """
+        super().__init__(
+            store=store, manager=manager, watch_every=watch_every, watch_recheck=watch_recheck, keys=keys, **settings
+        )
         self.app = app
-        self.manager = manager_of(manager, settings)
-        self.store = async_store_of(store, self.manager.now)
-        self.exchange = AsyncExchange(self.manager, self.store, keys=async_keys_of(keys))
-        self._owns = isinstance(store, str)
-        self.watching = Watching(self.exchange, watch_every, watch_recheck)
-        self.name = self.manager.cookie.name
-        self._excludes = self.manager.excludes if self.manager.settings.exclude else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -102,13 +97,10 @@ class SessionMiddleware:
                 scope["session"], scope[_KEY] = before, outer
             if connection.watch is not None:
                 await connection.watch.stop()
-            await (exchange.abandon(session) if session.visit.outcome is None else exchange.close(session))
-
-    async def shut(self) -> None:
-        """Write what is still to be written, and close a store that was given as a URL: the application goes."""
-        await self.exchange.flush()
-        if self._owns:
-            await self.store.close()
+            if session.visit.outcome is None:
+                await exchange.abandon(session)
+            elif not exchange.is_closed(session):
+                await exchange.close(session)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def closing_send(message: Message) -> None:
@@ -172,7 +164,8 @@ class Http:
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message on; the start of the response waits for the commit."""
         if message["type"] == "http.response.start":
-            return self._start(message)
+            headers = self.middleware.exchange.finish_read(self.session, message["status"], message.get("headers", ()))
+            return self._finish(message) if headers is None else self._started(message, headers)
         if self._replaced:
             return _nothing()
         if self.watch is not None:
@@ -181,15 +174,18 @@ class Http:
             self._complete = not message.get("more_body", False)
         return self._send(message)
 
-    async def _start(self, message: Message) -> None:
+    async def _finish(self, message: Message) -> None:
         answer = await self.middleware.exchange.finish(self.session, message["status"], message.get("headers", ()))
         if isinstance(answer, Reply):
             self._replaced = True
             await _send_reply(self._send, answer, "http.response")
             return
-        if self.session.visit.record is not None and _is_event_stream(answer):
+        await self._started(message, answer)
+
+    def _started(self, message: Message, headers: Headers) -> Awaitable[None]:
+        if self.session.visit.record is not None and _is_event_stream(headers):
             self.watch = self.middleware.watching.over(self.session, self._end)
-        await self._send({**message, "headers": answer})  # a copy: a cache inside of us may keep what it sent
+        return self._send({**message, "headers": headers})  # a copy: a cache inside of us may keep what it sent
 
     async def receive(self) -> Message:
         """Return the next message of the client; a stream whose session ended looks disconnected."""

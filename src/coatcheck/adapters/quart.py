@@ -21,7 +21,8 @@ from ..core.settings import Keywords
 from ..flow.async_ import AsyncExchange, AsyncStore
 from ..flow.async_registry import AsyncRegistry
 from .asgi import SessionMiddleware, exchange_of, request_of, session_of
-from .flask import FlaskSession, NoSession, configured, managed
+from .flask.mapping import FlaskSession, NoSession
+from .flask.settings import configured, managed
 
 if TYPE_CHECKING:
     from ..flow.async_keys import AsyncKeys
@@ -46,7 +47,7 @@ class Sessions(SessionInterface):
         self.manager = middleware.manager
         self.store = middleware.store
         self.exchange: AsyncExchange = middleware.exchange
-        self.registry = AsyncRegistry(self.store, self.manager.realm, self.manager.now)
+        self.registry: AsyncRegistry = middleware.registry
 
     async def open_session(self, app: quart.Quart, request: Any) -> Any:
         """Return the session that the middleware opened; where nothing serves the request, open one."""

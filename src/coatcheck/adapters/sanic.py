@@ -26,15 +26,13 @@ from sanic.response import BaseHTTPResponse, HTTPResponse
 
 from ..core import model
 from ..core.errors import ConfigError, Refusal
-from ..core.manager import SessionManager, manager_of
+from ..core.manager import SessionManager
 from ..core.model import Reply
 from ..core.session import Session, Typed
 from ..core.settings import Keywords
 from ..flow.async_ import AsyncExchange, AsyncStore
-from ..flow.async_registry import AsyncRegistry
-from ..stores.faces import async_keys_of, async_store_of
-from .asgi import ENDED_CODE
-from .watching import Watch, Watching
+from .awaited import ENDED_CODE, Awaited
+from .watching import Watch
 
 if TYPE_CHECKING:
     from ..flow.async_keys import AsyncKeys
@@ -48,7 +46,7 @@ _REFUSED, _AWAY = 1008, 1013
 """Close codes of a websocket: nobody is logged in; the store did not take what the handshake left."""
 
 
-class Coatcheck:
+class Coatcheck(Awaited):
     """The extension: `Coatcheck(app, store=...)`, or `init_app(app)` in a factory, for any number of applications."""
 
     def __init__(
@@ -63,15 +61,11 @@ class Coatcheck:
         **settings: Unpack[Keywords],
     ) -> None:
         """Take what `asgi.SessionMiddleware` takes. Raises ConfigError for what is unsafe; opens nothing."""
-        self.manager = manager_of(manager, settings)
-        self.store = async_store_of(store, self.manager.now)
-        self.exchange = AsyncExchange(self.manager, self.store, keys=async_keys_of(keys))
-        self.watching = Watching(self.exchange, watch_every, watch_recheck)
-        self.registry = AsyncRegistry(self.store, self.manager.realm, self.manager.now)
+        super().__init__(
+            store=store, manager=manager, watch_every=watch_every, watch_recheck=watch_recheck, keys=keys, **settings
+        )
         self.ending: set[asyncio.Task[None]] = set()
-        self._owns = isinstance(store, str)
-        self._excludes = self.manager.excludes if self.manager.settings.exclude else None
-        self._cookie = f"{self.manager.cookie.name}="
+        self._cookie = f"{self.name}="
         if app is not None:
             self.init_app(app)
 
@@ -89,7 +83,7 @@ class Coatcheck:
         app.add_signal(_left, "http.handler.after")
         app.add_signal(_connected, "websocket.handler.before")
         app.register_listener(_answer_refusals, "before_server_start")
-        app.register_listener(self._shut, "after_server_stop")
+        app.register_listener(self.shut, "after_server_stop")
 
     async def _begin(self, request: Request[Any, Any]) -> HTTPResponse | None:
         if not isinstance(request, SettlingRequest):
@@ -117,11 +111,10 @@ class Coatcheck:
                 if not str(one).startswith(self._cookie):
                     response.headers.add("set-cookie", one)
 
-    async def _shut(self, _app: Sanic[Any, Any]) -> None:
+    async def shut(self, _app: object = None) -> None:
+        """Wait for those who left, too."""
         await asyncio.gather(*self.ending, return_exceptions=True)
-        await self.exchange.flush()
-        if self._owns:
-            await self.store.close()
+        await super().shut()
 
 
 class Visitor:

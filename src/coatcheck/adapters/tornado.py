@@ -17,14 +17,13 @@ from urllib.parse import unquote
 from tornado import httputil, iostream, web
 
 from ..core.errors import ConfigError, Refusal
-from ..core.manager import SessionManager, manager_of
+from ..core.manager import SessionManager
 from ..core.model import Headers, Reply, Request
 from ..core.session import Session, Typed
 from ..core.settings import Keywords
 from ..flow.async_ import AsyncExchange, AsyncStore
-from ..flow.async_registry import AsyncRegistry
-from ..stores.faces import async_keys_of, async_store_of
-from .watching import Watch, Watching
+from .awaited import ENDED_CODE, Awaited
+from .watching import Watch
 
 if TYPE_CHECKING:
     from ..flow.async_keys import AsyncKeys
@@ -34,8 +33,6 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 __all__ = ["ENDED_CODE", "NotFound", "SessionMixin", "Sessions", "exchange_of", "require_login", "session_of", "setup"]
 
-ENDED_CODE = 4401
-"""The close code of a websocket whose session ended."""
 _KEY = "coatcheck"
 _FAILED = Reply(
     500,
@@ -44,32 +41,11 @@ _FAILED = Reply(
 )
 
 
-class Sessions:
-    """The sessions of one application: what `setup` put into it; `application.settings["coatcheck"]`."""
+class Sessions(Awaited):
+    """The sessions of one application: what `setup` put into it; `application.settings["coatcheck"]`.
 
-    def __init__(
-        self,
-        *,
-        store: str | AsyncStore | Any | None = None,
-        manager: SessionManager | None = None,
-        watch_every: float = 0.5,
-        watch_recheck: float = 30.0,
-        keys: AsyncKeys | None = None,
-        **settings: Unpack[Keywords],
-    ) -> None:
-        """Take what `setup` was given; open nothing."""
-        self.manager = manager_of(manager, settings)
-        self.store = async_store_of(store, self.manager.now)
-        self.exchange = AsyncExchange(self.manager, self.store, keys=async_keys_of(keys))
-        self.registry = AsyncRegistry(self.store, self.manager.realm, self.manager.now)
-        self.watching = Watching(self.exchange, watch_every, watch_recheck)
-        self._owns = isinstance(store, str)
-
-    async def shut(self) -> None:
-        """Write what is still to be written, and close a store that was given as a URL; call it when you stop."""
-        await self.exchange.flush()
-        if self._owns:
-            await self.store.close()
+    Tornado does not tell when it stops: await `shut()` then.
+    """
 
 
 def setup(

@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
+from contextvars import Context
 from typing import Any
 
 from ..core.errors import StoreError
@@ -172,7 +173,8 @@ class Watch:
         self._woken = asyncio.Event()
         self._pending: asyncio.Future[MutableMapping[str, Any]] | None = None
         lookout.join(self)
-        self._task = asyncio.create_task(self._look())
+        # it outlives the call that begins it, whose context may name a thread that waits for that call alone (asgiref)
+        self._task = asyncio.create_task(self._look(), context=Context())
         self._task.add_done_callback(lambda _: lookout.leave(self))
 
     def wake(self) -> None:
@@ -198,7 +200,12 @@ class Watch:
         return message
 
     def caused(self, error: Exception) -> bool:
-        """Tell whether an error is what an application makes of our ending its connection (Starlette wraps it)."""
+        """Tell whether an error is what an application makes of our ending its connection.
+
+        Starlette wraps it in one of its own; what streams from a task group raises a group, of nothing else.
+        """
+        if isinstance(error, ExceptionGroup):
+            return all(self.caused(one) for one in error.exceptions)
         return self.reason is not None and (isinstance(error, OSError) or isinstance(error.__context__, OSError))
 
     async def stop(self) -> None:
@@ -224,6 +231,8 @@ class Watch:
                 async with asyncio.timeout(pause):
                     await self._woken.wait()
             self._woken.clear()
+            if self.handle and (visit := self._session.visit).record is None:
+                return visit.ended_because or "logout"  # by its own hand: a logout in it, or a write that met the end
             try:
                 await lookout.listens()
                 reason, pause = await lookout.look(self._session)

@@ -6,7 +6,7 @@ sessions   list and show
 revoke     sessions revoke
 upkeep     purge and events
 migrate    from store to store; takeover: from another library
-keys       keys list, rotate and revoke
+keys       keys list, rotate and revoke;   audit: audit seal and verify
 policy     says what settings mean, what is weak about them, and which events go where
 target     the settings of the application that a command line names
 conform    judges somebody's application from outside

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..core.errors import CoatcheckError, ConfigError
-from . import conform, keys, migrate, policy, restored, schema, sessions, terminal, upkeep
+from . import audit, conform, keys, migrate, policy, restored, schema, sessions, terminal, upkeep
 from .door import EXITS
 
 USAGE, AWAY, FAULT = 2, 3, 70
@@ -35,6 +35,7 @@ class _InOrder(TyperGroup):
             "events",
             "purge",
             "keys",
+            "audit",
             "policy",
             "migrate",
             "restored",
@@ -57,6 +58,7 @@ app.add_typer(sessions.group, name="sessions")
 app.command("events", epilog=EXITS)(upkeep.events)
 app.command("purge", epilog=EXITS)(upkeep.purge)
 app.add_typer(keys.group, name="keys")
+app.add_typer(audit.group, name="audit")
 app.add_typer(policy.group, name="policy")
 app.command("migrate", epilog=EXITS)(migrate.migrate)
 app.command("restored", epilog=EXITS)(restored.restored)

@@ -6,7 +6,6 @@ Keys rotate by themselves; these are for those who want to see that, and for the
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +15,12 @@ import typer
 
 from ..core.errors import ConfigError
 from ..core.model import Event, Instant, Note
-from ..core.rotation import Kept, KeptKey, state_of
+from ..core.roots import Roots
+from ..core.rotation import Kept, KeptKey, state_of, works_until
 from ..flow.keys import Keys
 from ..flow.sources import ROOT, roots_from_environment, roots_from_file
 from . import terminal
+from .asking import agreed, need_somebody
 from .door import EXITS, AsJson, Door, StoreUrl, actor, opened
 from .terminal import Column, cell
 from .when import iso, relative, span
@@ -85,49 +86,63 @@ def revoke(
     kids: Annotated[list[str], typer.Argument(metavar="KEY", show_default=False, help="Keys, by their ids.")],
     root_file: RootFile = None,
     *,
+    end: Annotated[
+        str | None,
+        typer.Option("--end", metavar="R", help="End the sessions of this audience, too, that it may have sealed."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,
     store: StoreUrl = "",
 ) -> None:
     """Refuse all that a key made, for ever: it leaked. Whoever holds something that it sealed has to log in again.
 
+    With --end, lists of sessions and the events say so as well: each ends for the reason key_rotation.
+
     Example: coatcheck keys revoke 4f1c09ab --root-file /run/secrets/coatcheck-root
     """
-    if not yes and not sys.stdin.isatty():
-        message = "this logs out whoever holds something that the key sealed, and nobody is there to ask; add --yes"
-        raise ConfigError(message)
+    if not yes:
+        need_somebody("logs out whoever holds something that the key sealed")
     with _keys(store, root_file) as (door, keys):
         kept, now = keys.peek()
         found = [] if kept is None else [key for key in kept.keys if key.kid in kids and key.revoked_at is None]
         if kept is not None and found and not yes:
             terminal.table(_COLUMNS, [_cells(kept, key, now) for key in found], aside=True)
-            if not typer.confirm(f"Revoke {terminal.plural(len(found), 'key')}?", err=True):
-                terminal.complain("nothing was revoked")
-                raise typer.Exit(1)
+            agreed(f"Revoke {terminal.plural(len(found), 'key')}?", "nothing was revoked")
         done = [key.kid for key in found if keys.revoke(key.kid)]
-        for kid in done:
-            _note(door, "key_revoked", kid)
+        ended = 0
+        for key in found:
+            if key.kid in done:
+                _note(door, "key_revoked", key.kid)
+                if end is not None and kept is not None:
+                    until = works_until(kept, key)
+                    ended += door.registry(end).revoke_sealed(key.active_at, until, actor=actor())
         missing = [kid for kid in dict.fromkeys(kids) if kid not in done]
         for kid in missing:
             terminal.complain(f"there is no key {kid}, or it was revoked before")
         if as_json:
-            terminal.document({"revoked": done, "missing": missing})
+            terminal.document({"revoked": done, "missing": missing} | ({} if end is None else {"ended": ended}))
         elif done:
             within = span(keys.schedule.every)
             terminal.say(f"Revoked {' and '.join(done)}; every process refuses what that made within {within}.")
+            if end is not None:
+                terminal.say(f"Ended {terminal.plural(ended, 'session')} of {end}.")
         if missing:
             raise typer.Exit(1)
 
 
+def roots_of(root_file: Path | None) -> Roots:
+    """Return the root secrets of a file, or of the environment."""
+    if root_file is not None:
+        return roots_from_file(root_file)
+    if os.environ.get(ROOT):
+        return roots_from_environment()
+    message = f"keys in a store are wrapped by a root secret; name its file by --root-file, or set {ROOT}"
+    raise ConfigError(message)
+
+
 @contextmanager
 def _keys(url: str, root_file: Path | None) -> Iterator[tuple[Door, Keys]]:
-    if root_file is not None:
-        roots = roots_from_file(root_file)
-    elif os.environ.get(ROOT):
-        roots = roots_from_environment()
-    else:
-        message = f"keys in a store are wrapped by a root secret; name its file by --root-file, or set {ROOT}"
-        raise ConfigError(message)
+    roots = roots_of(root_file)
     with opened(url) as door:
         yield door, Keys(door.store, roots, clock=lambda: door.now)  # type: ignore[arg-type]
 

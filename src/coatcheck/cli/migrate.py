@@ -1,28 +1,23 @@
 """`coatcheck migrate`: moves the sessions of one store to another while applications use both (docs/moving.md).
 
-Rules
-- Nothing is kept beside the stores: killed at any moment and run again, it goes on where it was.
-- It may say that nothing is left only after it has looked at a moment at which nobody created sessions in the old
-  store any more.
-- What it counts at the end it has looked up, session by session.
+The rules of work.py hold; and it may say that nothing is left only after it has looked at a moment at which nobody
+created sessions in the old store any more.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
-from ..core.errors import ConfigError, NotApplied, StoreError, Unknown
+from ..core.errors import ConfigError, StoreError
 from ..core.model import MOVED, Instant, Query, Record
 from ..flow.sync import Store
 from ..stores.moving import DualStore, Moved, is_copy
@@ -32,15 +27,13 @@ from .door import AsJson
 from .takeover import is_foreign, take_over
 from .terminal import Column, cell
 from .when import iso
+from .work import AT_ONCE, Manner, Question, carry_out, paced
 
 SETTLED_AFTER: Final = 5.0
 """Seconds after the beginning within which a worker may still create a session in the old store."""
 WAIT: Final = 2.0
-AT_ONCE: Final = 4
-CHUNK: Final = 64
 PAGE: Final = 5000
 """Records a listing; a store that has no order of its own (Redis) looks through everything for each."""
-TRIES: Final = 8
 
 
 def migrate(
@@ -64,39 +57,12 @@ def migrate(
 
     Example: coatcheck migrate --from sqlite:///sessions.db --to postgresql://db/shop
     """
+    manner = Manner(rate, yes, dry_run, as_json)
     if is_foreign(old):
-        take_over(old, new, rate, yes=yes, dry_run=dry_run, as_json=as_json)
+        take_over(old, new, manner)
         return
     with _opened(old, new) as move:
-        move.count(dry_run=dry_run)
-        if dry_run:
-            _report(move, as_json=as_json, dry_run=True)
-            return
-        if not (yes or move.begun):
-            _ask(move)
-        try:
-            with _bar(move.before.total(), shown=not as_json) as moved_one:
-                move.go(rate, moved_one)
-        except KeyboardInterrupt:
-            terminal.complain("stopped; nothing is lost: run it again to go on")
-            raise typer.Exit(1) from None
-        move.verify()
-        _report(move, as_json=as_json, dry_run=False)
-        if move.left or move.missing:
-            raise typer.Exit(1)
-
-
-def _ask(move: Move) -> None:
-    if not sys.stdin.isatty():
-        message = "this begins to move sessions, and nobody is there to ask; add --yes (or look first: --dry-run)"
-        raise ConfigError(message)
-    sentence = (
-        f"Move {terminal.plural(move.before.total(), 'session')}? "
-        "From now on, workers that were not started with the moving+ URL answer 503."
-    )
-    if not typer.confirm(sentence, err=True):
-        terminal.complain("nothing was moved")
-        raise typer.Exit(1)
+        carry_out(move, manner)
 
 
 # -- moving ------------------------------------------------------------------------------------------------------------
@@ -119,10 +85,27 @@ class Move:
     until: Instant = 0.0
     began_at: float = 0.0
 
+    name = "Moving"
+
     @property
-    def begun(self) -> bool:
-        """Whether an earlier run began to move."""
-        return self.dual.begun
+    def total(self) -> int:
+        """How many sessions there are to move."""
+        return self.before.total()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether sessions are left in the old store, or are in neither."""
+        return bool(self.left or self.missing)
+
+    def question(self) -> Question | None:
+        """Return what to ask before it begins; None: it began in an earlier run."""
+        if self.dual.begun:
+            return None
+        question = (
+            f"Move {terminal.plural(self.total, 'session')}? "
+            "From now on, workers that were not started with the moving+ URL answer 503."
+        )
+        return Question("begins to move sessions", question, "nothing was moved")
 
     def count(self, *, dry_run: bool) -> None:
         """Count what there is to move. In a dry run, a new store without shards is not even opened."""
@@ -149,29 +132,18 @@ class Move:
     def _pass(self, threads: ThreadPoolExecutor, rate: int, moved_one: Callable[[], None]) -> Counter[Moved]:
         outcomes: Counter[Moved] = Counter()
         self.left.clear()
-        start, done = time.monotonic(), 0
-        for chunk in _chunks(_each(self.dual.old), min(CHUNK, rate)):
-            for record, outcome in zip(chunk, threads.map(self._one, chunk), strict=True):
-                outcomes[outcome] += 1
-                if outcome == "moved":
-                    self.moved[record.realm] += 1
-                    moved_one()
-                elif outcome == "stays":
-                    self.left[record.realm] += 1
-                    self.until = max(self.until, record.expires_at)
-            done += len(chunk)
-            time.sleep(max(0.0, start + done / rate - time.monotonic()))
+        for record, outcome in paced(threads, rate, _each(self.dual.old), self._one):
+            outcomes[outcome] += 1
+            if outcome == "moved":
+                self.moved[record.realm] += 1
+                moved_one()
+            elif outcome == "stays":
+                self.left[record.realm] += 1
+                self.until = max(self.until, record.expires_at)
         return outcomes
 
     def _one(self, record: Record) -> Moved:
-        for number in range(TRIES):
-            try:
-                return self.dual.move(record.handle)
-            except (NotApplied, Unknown):
-                if number == TRIES - 1:
-                    raise
-                time.sleep(0.05 * 2**number)
-        raise AssertionError
+        return self.dual.move(record.handle)
 
     def verify(self) -> None:
         """Look up every session that was moved, and count what lives in the new store."""
@@ -189,6 +161,64 @@ class Move:
             if not is_copy(record) or self.dual.move(record.handle) == "moved":
                 self.now[record.realm] += 1
 
+    # -- telling -------------------------------------------------------------------------------------------------------
+
+    def table(self, *, dry_run: bool) -> tuple[list[Column], list[list[Text]]] | None:
+        """Return the counts, a realm a row."""
+        if not (self.before or self.now):
+            return None
+        titles = ["Realm", "To move", "Cannot move"]
+        counters = [self.before, self.unfit]
+        if not dry_run:
+            titles = ["Realm", "Were in old", "Moved", "Ended", "Left in old", "Are in new"]
+            over = Counter({realm: self.before[realm] - self.moved[realm] - self.left[realm] for realm in self.before})
+            counters = [self.before, self.moved, +over, self.left, self.now]
+        realms = sorted({*self.before, *self.now})
+        rows = [[cell(realm), *(cell(str(counter[realm])) for counter in counters)] for realm in realms]
+        return [Column(title) for title in titles], rows
+
+    def sentences(self, *, dry_run: bool) -> Iterator[str]:
+        """Yield what became of them."""
+        if dry_run:
+            yield f"Would move {terminal.plural((self.before - self.unfit).total(), 'session')}; nothing was changed."
+        else:
+            yield f"Moved {terminal.plural(self.moved.total(), 'session')}."
+            since = ", ".join(f"{reason} {number}" for reason, number in sorted(self.ended.items()))
+            ended = f", {self.ended.total()} ended there since ({since})" if since else ""
+            lives = f"{self.alive} live in the new store{ended}, {self.missing} missing"
+            yield f"Looked up all that were ever moved: {lives}."
+        stay = self.unfit if dry_run else self.left
+        if stay:
+            until = "" if dry_run else f", the last at {iso(self.until)} at the latest"
+            yield (
+                f"{terminal.plural(stay.total(), 'session')} cannot move: the new store keeps each subject in a shard, "
+                f"and their handles name none. They live on in the old store until they end{until}. Keep both stores, "
+                "and run this again."
+            )
+        elif not dry_run:
+            yield "Nothing is left in the old store: start the workers with the new one alone."
+
+    def document(self, *, dry_run: bool) -> dict[str, Any]:
+        """Return all of it, for programs."""
+        realms = sorted({*self.before, *self.now})
+        found: dict[str, Any] = {
+            realm: {
+                "before": self.before[realm],
+                "cannot_move": self.unfit[realm],
+                "moved": self.moved[realm],
+                "left": self.left[realm],
+                "in_new": self.now[realm],
+            }
+            for realm in realms
+        }
+        verified = (
+            None
+            if dry_run
+            else {"live": self.alive, "ended": dict(sorted(self.ended.items())), "missing": self.missing}
+        )
+        left_until = iso(self.until) if self.left else None
+        return {"dry_run": dry_run, "realms": found, "verified": verified, "left_until": left_until}
+
 
 def _each(store: Store, *, live: bool = True) -> Iterator[Record]:
     cursor = None
@@ -200,18 +230,7 @@ def _each(store: Store, *, live: bool = True) -> Iterator[Record]:
             return
 
 
-def _chunks(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
-    chunk: list[Record] = []
-    for record in records:
-        chunk.append(record)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-# -- opening and telling -----------------------------------------------------------------------------------------------
+# -- opening -----------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -230,74 +249,3 @@ def _opened(old: str, new: str) -> Iterator[Move]:
         yield Move(dual)
     finally:
         dual.close()
-
-
-@contextmanager
-def _bar(total: int, *, shown: bool) -> Iterator[Callable[[], None]]:
-    """Show a progress bar on a terminal, nothing elsewhere; yield what moves it on by one."""
-    console = Console(stderr=True)
-    columns = (TextColumn("Moving"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not (shown and console.is_terminal)) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda: progress.advance(task)
-
-
-def _report(move: Move, *, as_json: bool, dry_run: bool) -> None:
-    if as_json:
-        terminal.document(_document(move, dry_run=dry_run))
-        return
-    if move.before or move.now:
-        terminal.table(*_table(move, dry_run=dry_run))
-    for sentence in _sentences(move, dry_run=dry_run):
-        terminal.say(sentence)
-
-
-def _table(move: Move, *, dry_run: bool) -> tuple[list[Column], list[list[Any]]]:
-    titles = ["Realm", "To move", "Cannot move"]
-    counters = [move.before, move.unfit]
-    if not dry_run:
-        titles = ["Realm", "Were in old", "Moved", "Ended", "Left in old", "Are in new"]
-        over = Counter({realm: move.before[realm] - move.moved[realm] - move.left[realm] for realm in move.before})
-        counters = [move.before, move.moved, +over, move.left, move.now]
-    realms = sorted({*move.before, *move.now})
-    rows = [[cell(realm), *(cell(str(counter[realm])) for counter in counters)] for realm in realms]
-    return [Column(title) for title in titles], rows
-
-
-def _sentences(move: Move, *, dry_run: bool) -> Iterator[str]:
-    if dry_run:
-        yield f"Would move {terminal.plural((move.before - move.unfit).total(), 'session')}; nothing was changed."
-    else:
-        yield f"Moved {terminal.plural(move.moved.total(), 'session')}."
-        since = ", ".join(f"{reason} {number}" for reason, number in sorted(move.ended.items()))
-        ended = f", {move.ended.total()} ended there since ({since})" if since else ""
-        yield f"Looked up all that were ever moved: {move.alive} live in the new store{ended}, {move.missing} missing."
-    stay = move.unfit if dry_run else move.left
-    if stay:
-        until = "" if dry_run else f", the last at {iso(move.until)} at the latest"
-        yield (
-            f"{terminal.plural(stay.total(), 'session')} cannot move: the new store keeps each subject in a shard, and "
-            f"their handles name none. They live on in the old store until they end{until}. Keep both stores, and run "
-            "this again."
-        )
-    elif not dry_run:
-        yield "Nothing is left in the old store: start the workers with the new one alone."
-
-
-def _document(move: Move, *, dry_run: bool) -> dict[str, Any]:
-    realms = sorted({*move.before, *move.now})
-    found: dict[str, Any] = {
-        realm: {
-            "before": move.before[realm],
-            "cannot_move": move.unfit[realm],
-            "moved": move.moved[realm],
-            "left": move.left[realm],
-            "in_new": move.now[realm],
-        }
-        for realm in realms
-    }
-    verified = (
-        None if dry_run else {"live": move.alive, "ended": dict(sorted(move.ended.items())), "missing": move.missing}
-    )
-    left_until = iso(move.until) if move.left else None
-    return {"dry_run": dry_run, "realms": found, "verified": verified, "left_until": left_until}

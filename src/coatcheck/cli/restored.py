@@ -7,7 +7,6 @@ once more, and the store gets another generation where it can, by which applicat
 from __future__ import annotations
 
 import os
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +15,7 @@ from ..core.errors import ConfigError
 from ..core.ledger import authenticated
 from ..core.model import Event, Instant, RaiseEpoch
 from . import terminal
+from .asking import agreed, need_somebody
 from .door import AsJson, Door, StoreUrl, actor, opened
 from .when import When, iso, when
 
@@ -43,7 +43,8 @@ def restored(
             raise ConfigError(message)
         number = sum(authenticated(record) < moment for record, _ in door.each())
         if not yes:
-            _ask(number)
+            need_somebody("ends sessions")
+            agreed(f"End {terminal.plural(number, 'session')}, everybody's?", "nothing was ended")
         if at is None:
             moment = door.store.epochs().store_now
         _raise(door, moment)
@@ -56,15 +57,6 @@ def restored(
     )
     if generation is not None:
         terminal.say(f"The store is of generation {generation} now: where settings name one, name this.")
-
-
-def _ask(number: int) -> None:
-    if not sys.stdin.isatty():
-        message = "this ends sessions, and nobody is there to ask; add --yes"
-        raise ConfigError(message)
-    if not typer.confirm(f"End {terminal.plural(number, 'session')}, everybody's?", err=True):
-        terminal.complain("nothing was ended")
-        raise typer.Exit(1)
 
 
 def _raise(door: Door, moment: Instant) -> None:

@@ -8,7 +8,6 @@ Rules
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,6 +19,7 @@ from ..core.errors import ConfigError
 from ..core.ledger import authenticated
 from ..core.model import Because, Handle, Instant, Record
 from . import terminal, views
+from .asking import agreed, need_somebody
 from .door import AsJson, Door, ManyHandles, RealmName, StoreUrl, actor, handle, opened
 from .views import State
 from .when import When, iso, relative, when
@@ -91,16 +91,14 @@ def revoke(
     """
     _check(handles or [], subject, tenant, keep, before, everyone=everyone)
     asked = not (yes or dry_run)
-    if asked and not sys.stdin.isatty():
-        message = "this ends sessions, and nobody is there to ask; add --yes (or look first: --dry-run)"
-        raise ConfigError(message)
+    if asked:
+        need_somebody("ends sessions", look=True)
     with opened(store, realm) as door:
         plan = _plan(door, handles or [], subject, tenant, keep, before, everyone=everyone)
         if asked or (dry_run and not as_json):
             _show(plan, door, aside=asked)
-        if asked and _acts(plan) and not typer.confirm(f"End {_counted(plan)}?", err=True):
-            terminal.complain("nothing was ended")
-            raise typer.Exit(1)
+        if asked and _acts(plan):
+            agreed(f"End {_counted(plan)}?", "nothing was ended")
         if everyone or (tenant is not None and before is None):
             # whoever logged in while the question stood there is meant, too
             plan.before = door.store.epochs().store_now

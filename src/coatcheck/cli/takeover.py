@@ -1,9 +1,6 @@
 """`coatcheck migrate` from another library: its sessions become ours before their browsers come (docs/coming-from.md).
 
-Rules
-- Nothing is kept beside the stores: killed at any moment and run again, it goes on where it was.
-- It looks through the old store until a whole look finds nothing that it could take.
-- What it counts at the end it has looked up, session by session.
+The rules of work.py hold; and it looks through the old store until a whole look finds nothing that it could take.
 """
 
 from __future__ import annotations
@@ -11,20 +8,17 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any
 
-import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
-from ..core.errors import ConfigError, NotApplied, Unknown
+from ..core.errors import ConfigError
 from ..core.legacy import Source
 from ..core.manager import SessionManager
 from ..flow.takeover import Fate, Takeover
@@ -32,12 +26,7 @@ from ..legacy.urls import is_library, source_of
 from ..stores.urls import is_shared, open_store
 from . import terminal
 from .terminal import Column, cell
-
-AT_ONCE: Final = 4
-CHUNK: Final = 64
-TRIES: Final = 8
-
-T = TypeVar("T")
+from .work import AT_ONCE, Manner, Question, carry_out, paced
 
 _NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*").fullmatch
 
@@ -47,45 +36,17 @@ def is_foreign(old: str) -> bool:
     return is_library(old) or _NAMED(old) is not None
 
 
-def take_over(old: str, new: str, rate: int, *, yes: bool, dry_run: bool, as_json: bool) -> None:
+def take_over(old: str, new: str, manner: Manner) -> None:
     """Do what `coatcheck migrate` does for sessions of another library; see there."""
-    with _opened(old, new) as work:
-        work.count()
-        if dry_run:
-            _report(work, as_json=as_json, dry_run=True)
-            return
-        if not yes:
-            _ask(work)
-        try:
-            with _bar(work.total, shown=not as_json) as took_one:
-                work.go(rate, took_one)
-        except KeyboardInterrupt:
-            terminal.complain("stopped; nothing is lost: run it again to go on")
-            raise typer.Exit(1) from None
-        work.verify()
-        _report(work, as_json=as_json, dry_run=False)
-        if work.refused or work.proofs["missing"] or work.unlisted:
-            raise typer.Exit(1)
-
-
-def _ask(work: Work) -> None:
-    if not sys.stdin.isatty():
-        message = "this takes sessions over, and nobody is there to ask; add --yes (or look first: --dry-run)"
-        raise ConfigError(message)
-    sentence = (
-        f"Take {terminal.plural(work.total, 'session')} over? They leave the old store, so the old application loses "
-        "them: it should be stopped, and ours running."
-    )
-    if not typer.confirm(sentence, err=True):
-        terminal.complain("nothing was taken over")
-        raise typer.Exit(1)
+    with _opened(old, new) as taking:
+        carry_out(taking, manner)
 
 
 # -- taking over -------------------------------------------------------------------------------------------------------
 
 
 @dataclass
-class Work:
+class Taking:
     """What is taken over, as far as this run has come."""
 
     takeover: Takeover
@@ -100,12 +61,27 @@ class Work:
     ended: Counter[str] = field(default_factory=Counter)
     unlisted: int = 0
 
+    name = "Taking over"
+
     @property
     def total(self) -> int:
         """How many sessions there are to take."""
         return self.fit.total()
 
-    def count(self) -> None:
+    @property
+    def unfinished(self) -> bool:
+        """Whether some were refused, cannot be listed, or are in neither store."""
+        return bool(self.refused or self.proofs["missing"] or self.unlisted)
+
+    def question(self) -> Question:
+        """Return what to ask before it begins."""
+        question = (
+            f"Take {terminal.plural(self.total, 'session')} over? They leave the old store, so the old application "
+            "loses them: it should be stopped, and ours running."
+        )
+        return Question("takes sessions over", question, "nothing was taken over")
+
+    def count(self, *, dry_run: bool) -> None:
         """Look what there is to take; write nothing."""
         for source in self.sources:
             self.unlisted += source.unlisted()
@@ -123,15 +99,11 @@ class Work:
         before = self.taken.total()
         for counter in (self.over, self.refused, self.reasons):
             counter.clear()
-        start, done = time.monotonic(), 0
         pairs = ((source, key) for source in self.sources for key in source.listed())
-        for chunk in _chunks(pairs, min(CHUNK, rate)):
-            for (source, _), fate in zip(chunk, threads.map(self._one, chunk), strict=True):
-                self._noted(source, fate, self.taken)
-                if fate.name == "taken":
-                    took_one()
-            done += len(chunk)
-            time.sleep(max(0.0, start + done / rate - time.monotonic()))
+        for (source, _), fate in paced(threads, rate, pairs, self._one):
+            self._noted(source, fate, self.taken)
+            if fate.name == "taken":
+                took_one()
         return self.taken.total() - before
 
     def _noted(self, source: Source, fate: Fate, taken: Counter[str]) -> None:
@@ -141,14 +113,7 @@ class Work:
             self.reasons[fate.why] += 1
 
     def _one(self, pair: tuple[Source, str]) -> Fate:
-        for number in range(TRIES):
-            try:
-                return self.takeover.take(*pair)
-            except (NotApplied, Unknown):
-                if number == TRIES - 1:
-                    raise
-                time.sleep(0.05 * 2**number)
-        raise AssertionError
+        return self.takeover.take(*pair)
 
     def verify(self) -> None:
         """Look up every session that was ever taken over."""
@@ -157,23 +122,71 @@ class Work:
             if proof.name == "ended":
                 self.ended[proof.why] += 1
 
+    # -- telling -------------------------------------------------------------------------------------------------------
 
-def _chunks(pairs: Iterable[T], size: int) -> Iterator[list[T]]:
-    chunk: list[T] = []
-    for pair in pairs:
-        chunk.append(pair)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+    def table(self, *, dry_run: bool) -> tuple[list[Column], list[list[Text]]] | None:
+        """Return the counts, a library a row."""
+        if not self.listed:
+            return None
+        done = ("To take", self.fit) if dry_run else ("Taken over", self.taken)
+        shown = {"Were in old": self.listed, done[0]: done[1], "Over": self.over, "Refused": self.refused}
+        rows = [[cell(name), *(cell(str(counter[name])) for counter in shown.values())] for name in sorted(self.listed)]
+        return [Column("Library"), *(Column(title) for title in shown)], rows
+
+    def sentences(self, *, dry_run: bool) -> Iterator[str]:
+        """Yield what became of them."""
+        if dry_run:
+            yield f"Would take {terminal.plural(self.total, 'session')} over; nothing was changed."
+        else:
+            proofs = self.proofs
+            yield f"Took {terminal.plural(self.taken.total(), 'session')} over."
+            since = ", ".join(f"{reason} {number}" for reason, number in sorted(self.ended.items()))
+            ended = f", {self.ended.total()} ended there since ({since})" if since else ""
+            forgotten = f", {proofs['forgotten']} ended and are forgotten" if proofs["forgotten"] else ""
+            yield (
+                f"Looked up all that were ever taken over: {proofs['live'] + proofs['waits']} live in the new store "
+                f"({proofs['waits']} wait for their browser){ended}{forgotten}, {proofs['missing']} missing."
+            )
+        for reason, number in sorted(self.reasons.items()):
+            yield f"{terminal.plural(number, 'session')} cannot be kept: {reason}."
+        if self.unlisted:
+            yield (
+                f"{terminal.plural(self.unlisted, 'file')} of cachelib before 0.14 cannot be matched with a cookie "
+                "from here; leave the folder where it is, and each is taken over when its browser comes."
+            )
+        if not (dry_run or self.refused or self.unlisted):
+            off = "say moved=True of the source, and switch it off"
+            yield f"Nothing is left in the old store that could be taken: {off}."
+
+    def document(self, *, dry_run: bool) -> dict[str, Any]:
+        """Return all of it, for programs."""
+        libraries = {
+            name: {
+                "listed": self.listed[name],
+                "to_take" if dry_run else "taken": (self.fit if dry_run else self.taken)[name],
+                "over": self.over[name],
+                "refused": self.refused[name],
+            }
+            for name in sorted(self.listed)
+        }
+        verified: dict[str, Any] | None = None
+        if not dry_run:
+            verified = {name: self.proofs[name] for name in ("waits", "live", "forgotten", "missing")}
+            verified["ended"] = dict(sorted(self.ended.items()))
+        return {
+            "dry_run": dry_run,
+            "libraries": libraries,
+            "reasons": dict(sorted(self.reasons.items())),
+            "unlisted": self.unlisted,
+            "verified": verified,
+        }
 
 
-# -- opening and telling -----------------------------------------------------------------------------------------------
+# -- opening -----------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _opened(old: str, new: str) -> Iterator[Work]:
+def _opened(old: str, new: str) -> Iterator[Taking]:
     if not is_shared(new):
         message = "a memory store is seen by its own process only; --to takes another"
         raise ConfigError(message)
@@ -191,7 +204,7 @@ def _opened(old: str, new: str) -> Iterator[Work]:
     listable = tuple(source for source in sources if _lists(source, alone=len(sources) == 1))
     store = open_store(new)
     try:
-        yield Work(Takeover(manager, store), listable)
+        yield Taking(Takeover(manager, store), listable)
     finally:
         store.close()
 
@@ -226,77 +239,3 @@ def _manager(name: str) -> SessionManager:
         message = f"--from {name} is a {type(found).__name__}; it takes a SessionManager, or what has one as `manager`"
         raise ConfigError(message)
     return found
-
-
-@contextmanager
-def _bar(total: int, *, shown: bool) -> Iterator[Callable[[], None]]:
-    """Show a progress bar on a terminal, nothing elsewhere; yield what moves it on by one."""
-    console = Console(stderr=True)
-    columns = (TextColumn("Taking over"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not (shown and console.is_terminal)) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda: progress.advance(task)
-
-
-def _report(work: Work, *, as_json: bool, dry_run: bool) -> None:
-    if as_json:
-        terminal.document(_document(work, dry_run=dry_run))
-        return
-    if work.listed:
-        terminal.table(*_table(work, dry_run=dry_run))
-    for sentence in _sentences(work, dry_run=dry_run):
-        terminal.say(sentence)
-
-
-def _table(work: Work, *, dry_run: bool) -> tuple[list[Column], list[list[Any]]]:
-    done = ("To take", work.fit) if dry_run else ("Taken over", work.taken)
-    shown = {"Were in old": work.listed, done[0]: done[1], "Over": work.over, "Refused": work.refused}
-    rows = [[cell(name), *(cell(str(counter[name])) for counter in shown.values())] for name in sorted(work.listed)]
-    return [Column("Library"), *(Column(title) for title in shown)], rows
-
-
-def _sentences(work: Work, *, dry_run: bool) -> Iterator[str]:
-    if dry_run:
-        yield f"Would take {terminal.plural(work.total, 'session')} over; nothing was changed."
-    else:
-        proofs = work.proofs
-        yield f"Took {terminal.plural(work.taken.total(), 'session')} over."
-        since = ", ".join(f"{reason} {number}" for reason, number in sorted(work.ended.items()))
-        ended = f", {work.ended.total()} ended there since ({since})" if since else ""
-        forgotten = f", {proofs['forgotten']} ended and are forgotten" if proofs["forgotten"] else ""
-        yield (
-            f"Looked up all that were ever taken over: {proofs['live'] + proofs['waits']} live in the new store "
-            f"({proofs['waits']} wait for their browser){ended}{forgotten}, {proofs['missing']} missing."
-        )
-    for reason, number in sorted(work.reasons.items()):
-        yield f"{terminal.plural(number, 'session')} cannot be kept: {reason}."
-    if work.unlisted:
-        yield (
-            f"{terminal.plural(work.unlisted, 'file')} of cachelib before 0.14 cannot be matched with a cookie from "
-            "here; leave the folder where it is, and each is taken over when its browser comes."
-        )
-    if not (dry_run or work.refused or work.unlisted):
-        yield "Nothing is left in the old store that could be taken: say moved=True of the source, and switch it off."
-
-
-def _document(work: Work, *, dry_run: bool) -> dict[str, Any]:
-    libraries = {
-        name: {
-            "listed": work.listed[name],
-            "to_take" if dry_run else "taken": (work.fit if dry_run else work.taken)[name],
-            "over": work.over[name],
-            "refused": work.refused[name],
-        }
-        for name in sorted(work.listed)
-    }
-    verified: dict[str, Any] | None = None
-    if not dry_run:
-        verified = {name: work.proofs[name] for name in ("waits", "live", "forgotten", "missing")}
-        verified["ended"] = dict(sorted(work.ended.items()))
-    return {
-        "dry_run": dry_run,
-        "libraries": libraries,
-        "reasons": dict(sorted(work.reasons.items())),
-        "unlisted": work.unlisted,
-        "verified": verified,
-    }

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ..core import codec, facts, ledger
 from ..core.dbsc import is_bound
-from ..core.model import Client, Event, Instant, Level, Record
+from ..core.model import Client, Event, Instant, Level, Record, Trace
 from .terminal import Column, cell, clean
 from .when import iso, relative, span
 
@@ -176,7 +176,7 @@ def _keys(record: Record) -> list[str] | None:
 
 def event_json(event: Event) -> dict[str, Any]:
     """Return an event as one flat object."""
-    client = event.client or Client()
+    client, trace = event.client or Client(), event.trace or Trace()
     return {
         "at": iso(event.at),
         "name": event.name,
@@ -186,6 +186,10 @@ def event_json(event: Event) -> dict[str, Any]:
         "subject": event.subject,
         "address": client.address,
         "agent": client.agent,
+        "request_id": trace.request_id,
+        "method": trace.method,
+        "path": trace.path,
+        "node": trace.node,
         "noise": event.noise,
         "detail": event.detail,
     }

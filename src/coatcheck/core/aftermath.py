@@ -57,6 +57,7 @@ class Aftermath:
             return self._settled_again(session, visit.record, current)
         if current.turn_proof != visit.record.turn_proof or current.used_at != visit.record.used_at:
             visit.standing = TokenClass.FORMER_GRACE if visit.login is None and visit.renew is None else visit.standing
+            visit.following = None
         if visit.typed is not None:
             visit.data = visit.typed.plain()
             visit.typed = None
@@ -72,12 +73,17 @@ class Aftermath:
         return self._settler.settle(visit, visit.status, visit.headers)
 
     def seen_again(self, session: Session, outcome: Outcome, stored: Record | None) -> Outcome:
-        """Return what becomes of a sealed write, given the stub as it is now: nothing, where it came too late."""
+        """Return what becomes of a cookie that no commit guards, given the record as it is now: nothing, if it is late.
+
+        It is a sealed write, or the first cookie of another library's session, which would wipe a login's (F2).
+        """
         visit = session.visit
         visit.unguarded = False
         live = stored is not None and stored.ended_at is None
         if live and visit.record is not None and stored is not None and stored.turn_proof == visit.record.turn_proof:
             return outcome
+        if self._sealer is None:
+            return replace(outcome, cookies=())
         return self.rebase(session, Conflict(stored, "version" if live else "gone"))
 
     def _settled_again(self, session: Session, was: Record, current: Record) -> Outcome:

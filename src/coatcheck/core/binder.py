@@ -5,7 +5,8 @@ Rules (docs/dbsc.md names the attack behind each)
   another one waits in vain.
 - Once the bound cookie came back, the session stays bound until somebody authenticates anew. Nothing that a client
   says excuses a missing bound cookie: `Secure-Session-Skipped` is told to people, not to a verdict.
-- Nobody ends a session by a bad proof, and nothing is written before a good one.
+- Nobody ends a session by a bad proof, and nothing is written before a good one. Who goes on sending bad ones for a
+  session is told that there is none (H2); a good one counts all the same, and no browser ever makes a bad one.
 - A refresh is no activity, and is refused by the same clocks and ends as any other request.
 """
 
@@ -23,6 +24,7 @@ from msgspec.structs import replace
 from . import csrf, dbsc, facts, proofs, tokens
 from .cookies import CookieSpec, CookieWriter
 from .dbsc import Bound, DeviceBinding
+from .floods import Crowd
 from .model import Client, Entropy, Event, Handle, Instant, Outcome, Record, Reply, Request, Update
 from .visit import Visit
 
@@ -41,12 +43,18 @@ _PAGE = (
 )
 _UNKNOWN = Reply(404, (_JSON, *_GUARDED), b'{"error":"unknown_device_session"}')
 _REFUSED = Reply(403, (_JSON, *_GUARDED), b'{"error":"binding_refused"}')
+_KNOWN = (_JSON, (b"cache-control", b"public, max-age=300"), (b"x-content-type-options", b"nosniff"))
+_GET_ONLY = Reply(405, ((b"allow", b"GET, HEAD"), _JSON, *_GUARDED), b'{"error":"method_not_allowed"}')
 _POST_ONLY = Reply(405, ((b"allow", b"POST"), _JSON, *_GUARDED), b'{"error":"method_not_allowed"}')
 _ROUTE = Reply(
     403,
     (_JSON, (b"cache-control", b"no-store"), (b"vary", b"Cookie")),
     b'{"error":"binding_required","message":"This needs a session that is bound to its device."}',
 )
+
+
+MOST_BAD, BAD_FOR = 10, 600.0
+"""Bad proofs for one session, in so many seconds, that are answered by another challenge."""
 
 
 class Judgement(Enum):
@@ -60,7 +68,10 @@ class Judgement(Enum):
 class Binder:
     """The device bindings of one application."""
 
-    __slots__ = ("_chosen", "_client", "_cookie", "_entropy", "_heard", "_now", "_once", "_origins", "_realm", "paths")
+    __slots__ = (
+        *("_bad", "_chosen", "_client", "_cookie", "_entropy", "_heard", "_now", "_once", "_origins", "_realm"),
+        *("_says", "_stopped", "paths"),
+    )
 
     def __init__(  # noqa: PLR0913 - what the manager is, without knowing it
         self,
@@ -75,14 +86,18 @@ class Binder:
         client: Callable[[Request], Client],
         once: Callable[[Visit, Event, float], None],
         heard: Callable[[str, Request], None],
+        stopped: Callable[[Request], Reply | None],
     ) -> None:
-        """Take the checked choice; `once` notes a fact, `heard` counts noise."""
+        """Take the checked choice; `once` notes a fact, `heard` counts noise, `stopped` answers a flood of it."""
         self._chosen = chosen
         self._cookie = CookieWriter(replace(spec, name=spec.name + "-b"), comma_joined=comma_joined)
         self._realm = realm
         self._origins = origins
         self._now, self._entropy, self._client, self._once, self._heard = now, entropy, client, once, heard
-        self.paths = frozenset({chosen.register_path, chosen.refresh_path})
+        self._stopped, self._bad = stopped, Crowd(BAD_FOR)
+        self._says = chosen.well_known
+        known = () if self._says is None else (dbsc.WELL_KNOWN,)
+        self.paths = frozenset({chosen.register_path, chosen.refresh_path, *known})
 
     # -- a request with a good token ----------------------------------------------------------------------------------
 
@@ -196,8 +211,10 @@ class Binder:
 
     # -- the endpoints ------------------------------------------------------------------------------------------------
 
-    def misused(self, request: Request) -> Reply | None:
-        """Return the answer to a method that the endpoints do not know; no CORS grant either."""
+    def at_once(self, request: Request) -> Reply | None:
+        """Return the answer that needs no session: what is well known, or to a method that is not; no CORS grant."""
+        if self._says is not None and request.path == dbsc.WELL_KNOWN:
+            return Reply(200, _KNOWN, self._says) if request.method in ("GET", "HEAD") else _GET_ONLY
         return None if request.method == "POST" else _POST_ONLY
 
     def registers(self, request: Request) -> bool:
@@ -211,9 +228,9 @@ class Binder:
             self._heard("dbsc_unknown_session", request)
         return name
 
-    def unknown(self) -> Reply:
-        """Return the answer to a refresh of what is not there."""
-        return _UNKNOWN
+    def unknown(self, request: Request) -> Reply:
+        """Return the answer to a refresh of what is not there; a network that goes on with those has to wait."""
+        return self._stopped(request) or _UNKNOWN
 
     def register(self, visit: Visit) -> Outcome:
         """Bind a session to the key that its browser brings, or refuse."""
@@ -279,7 +296,7 @@ class Binder:
             bound = dbsc.unpacked(record.binding)
         if record is None or bound is None or not hmac.compare_digest(bound.reference, dbsc.hashed(name.encode())):
             self._heard("dbsc_unknown_session", request)
-            return Outcome(reply=_UNKNOWN)
+            return Outcome(reply=self.unknown(request))
         if over is not None or not self._is_its_cookie(request, (name[:18], record.handle)):
             return Outcome(reply=Reply(200, (_JSON, *_GUARDED), dbsc.over(name)))
         now = self._now()
@@ -296,7 +313,9 @@ class Binder:
             proofs.verify(proof, bound.alg, bound.public)
         except proofs.ProofError:
             self._heard("dbsc_signature_invalid", request)
-            return self._asked(bound, name, now)
+            last = self._bad.count(name[:18], now) > MOST_BAD
+            refused = self.unknown(request) if last else self._stopped(request)
+            return self._asked(bound, name, now) if refused is None else Outcome(reply=refused)
         seen_at = now if bound.seen_at is None else bound.seen_at
         return self._handed(record, replace(bound, proved=made, seen_at=seen_at), name, now, ())
 

@@ -37,8 +37,15 @@ class Clients:
 
     def of(self, request: Request) -> Client:
         """Return the client of a request."""
-        agent = request.header(b"user-agent")[:MOST_AGENT].decode("latin-1")
-        return Client(self.address(request), _printable(agent) or None)
+        return Client(self.address(request), self.agent(request))
+
+    def agent(self, request: Request) -> str | None:
+        """Return the user agent, cut and cleaned."""
+        return printable(request.header(b"user-agent")[:MOST_AGENT].decode("latin-1")) or None
+
+    def proxied(self, request: Request) -> bool:
+        """Tell whether a request comes from one of our proxies."""
+        return self._speaks(_unmapped(request.peer) if request.peer else None)
 
     def address(self, request: Request) -> str | None:
         """Return the nearest address that is not one of our proxies, or the peer's."""
@@ -124,7 +131,8 @@ def _spelled(text: str) -> str | None:
     return str((ip.version == 6 and ip.ipv4_mapped) or ip)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return a text in which what cannot be printed is replaced."""
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else "\ufffd" for character in text)

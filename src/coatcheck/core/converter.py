@@ -24,21 +24,19 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from . import codec, facts, records, tokens, typed
+from . import codec, facts, realms, records, tokens, typed
 from .errors import DataError
+from .handing import may_hand_out
 from .legacy import Old, Shown, Source
 from .model import Client, Event, Handle, Insert, Instant, Level, Limit, Record, Request, Ticket, Update
 from .secrecy import Secrecy
 from .settings import Settings
-from .settler import may_hand_out
 
 if TYPE_CHECKING:
     from .model import Entropy
 
 T = TypeVar("T")
 
-MARKS: Final = "/converted"
-"""What follows the realm in that of its marks: they are no sessions, and are listed apart."""
 NEVER: Final = 0.0
 """When a session was handed out that waits for its browser."""
 INTERRUPTED: Final = 300.0
@@ -218,7 +216,7 @@ class Converter:
         """
         more = {"salt": salt, "begun": True} if salt else {}
         return Record(
-            realm=self._realm + MARKS,
+            realm=self._realm + realms.CONVERTED,
             handle=claim.mark,
             family_proof=self._entropy(32),
             turn_proof=None,

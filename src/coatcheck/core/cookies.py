@@ -205,7 +205,8 @@ def dress(headers: Headers, outcome: Outcome) -> Headers:
     """Return response headers with the outcome's: Set-Cookie appended, Vary merged, Cache-Control replaced.
 
     One function for all adapters. RFC 9111 section 7.3: Set-Cookie does not stop a cache, so no-store goes with it, and
-    what would overrule it goes away. A cookie of the same name set before gives way: browsers keep but one.
+    what would overrule it goes away. A cookie of the same name set before gives way: browsers keep but one. So does
+    what we put there ourselves, where an adapter has a response dressed again (an error page, a header added since).
     """
     if not outcome.cookies and not outcome.vary:
         return headers
@@ -241,7 +242,7 @@ def _gives_way(name: bytes, value: bytes, outcome: Outcome, names: tuple[bytes, 
         return False
     if name == b"set-cookie":
         return value.startswith(names)
-    return name in _CACHING or name.endswith(b"cdn-cache-control")
+    return name in _CACHING or name.endswith(b"cdn-cache-control") or (name, value) in outcome.headers
 
 
 def _has_vary(headers: Headers) -> bool:

@@ -61,6 +61,16 @@ def evidence(request: Request, origins: Collection[str], trusted: Collection[str
     return Evidence.SAME_ORIGIN if same_origin(request, origin, origins) else Evidence.CROSS_ORIGIN
 
 
+def why(request: Request) -> str:
+    """Return which header says that another site caused a request: a word for whoever reads the events."""
+    site, origin = request.header(b"sec-fetch-site"), request.header(b"origin")
+    if b"," in site or b"," in origin:
+        return "repeated_header"
+    if site and request.kind != "websocket":
+        return "fetch_site"
+    return "origin" if origin else "no_origin"
+
+
 def same_origin(request: Request, origin: str, origins: Collection[str]) -> bool:
     """Tell whether an Origin header names this application: one of `origins`, or else the request's own host."""
     if origins:

@@ -33,6 +33,8 @@ HONOURED_FOR: Final = 60.0
 """Seconds after the bound cookie was first seen in which requests without it are still on their way."""
 QUOTA_SAFE: Final = 300.0
 """The shortest life of a bound cookie: Chromium signs 6 times in 9 minutes for a site, no more."""
+WELL_KNOWN: Final = "/.well-known/device-bound-sessions"
+"""Where browsers look which other origins may take part in a site's bindings."""
 BOUNCED: Final = "coat-bounced=1"
 """What the query of a request says that was sent here by a bounce page."""
 
@@ -51,6 +53,9 @@ class DeviceBinding(msgspec.Struct, frozen=True, kw_only=True):
       shorter than browsers' quota of signatures allows (tests).
     - path: where the two endpoints lie; coatcheck answers them itself.
     - static: path prefixes that no browser need prove anything for; no session is seen there without the bound cookie.
+    - relying_origins: other sites that may bind sessions to the keys of ours. provider_origin: the site whose keys ours
+      may be bound to. registering_origins: hosts below ours that may bind sessions for all of it. What is named here is
+      served at /.well-known/device-bound-sessions for browsers to read; the bindings themselves are those parties' own.
     """
 
     mode: Literal["opportunistic", "required"] = "opportunistic"
@@ -60,6 +65,9 @@ class DeviceBinding(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
     path: str = "/coatcheck/device"
     static: Sequence[str] = ("/static", "/assets", "/favicon.ico", "/robots.txt")
+    relying_origins: Sequence[str] = ()
+    provider_origin: str | None = None
+    registering_origins: Sequence[str] = ()
 
     def problems(self) -> list[str]:
         """Return, a sentence each, what is wrong."""
@@ -68,9 +76,15 @@ class DeviceBinding(msgspec.Struct, frozen=True, kw_only=True):
             found.append(f"binding is 'off', 'opportunistic' or 'required' (found {self.mode!r:.40})")
         if isinstance(self.routes, str) or isinstance(self.static, str):
             found.append("binding: routes and static are lists of path prefixes, not texts; write ['/admin']")
+        if isinstance(self.relying_origins, str) or isinstance(self.registering_origins, str):
+            found.append("binding: relying_origins and registering_origins are lists of origins, not texts")
         paths = (self.path, *self.routes, *self.static)
         odd = [path for path in paths if not re.fullmatch(r"/[A-Za-z0-9._~/-]*", path)]
         found.extend(f"binding: paths start with / and need no escaping (found {path!r:.60})" for path in odd)
+        if self.relying_origins and self.provider_origin is not None:
+            found.append(
+                "binding: a site has relying_origins or a provider_origin, never both; browsers refuse it then"
+            )
         number = self.lifetime if type(self.lifetime) in (int, float) else 0.0
         if not 5.0 <= number <= 86400.0:
             found.append(f"binding: lifetime is 300 to 86400 seconds (found {self.lifetime!r:.40})")
@@ -80,6 +94,18 @@ class DeviceBinding(msgspec.Struct, frozen=True, kw_only=True):
                 "site; where that is wanted, say why='...'"
             )
         return found
+
+    @property
+    def well_known(self) -> bytes | None:
+        """What browsers read at WELL_KNOWN (DBSC, "Well-known"); None: nothing is said, and the path is not ours."""
+        told: dict[str, Any] = {}
+        if self.registering_origins:
+            told["registering_origins"] = list(self.registering_origins)
+        if self.relying_origins:
+            told["relying_origins"] = list(self.relying_origins)
+        if self.provider_origin is not None:
+            told["provider_origin"] = self.provider_origin
+        return msgspec.json.encode(told) if told else None
 
     @property
     def register_path(self) -> str:

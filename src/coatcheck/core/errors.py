@@ -54,6 +54,14 @@ class StoreError(CoatcheckError):
     unsure = False
 
 
+class NotAsked(StoreError):  # noqa: N818 - what happened
+    """The store failed too often just now, and was not asked (core/breaker.py)."""
+
+
+class Unreadable(StoreError):  # noqa: N818 - what it is
+    """The store answered, with something that does not decode: it is that row that ails, not the store."""
+
+
 class NotApplied(StoreError):  # noqa: N818 - the contract's own word
     """Nothing of the commit was applied; it may be tried again freely."""
 

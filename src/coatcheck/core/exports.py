@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 from . import facts
-from .model import Client, Event, Instant
+from .model import Client, Event, Instant, Trace
 
 Form: TypeAlias = Literal["plain", "owasp", "ocsf", "ecs"]
 
@@ -29,6 +29,7 @@ _REFUSES: Final = frozenset(
         *("dbsc_binding_missing", "dbsc_rebind_refused", "dbsc_registration_refused", "dbsc_signature_invalid"),
         *("session_plain_http", "session_embedding_refused"),
         *("dbsc_challenge_stale", "dbsc_unknown_session", "logout_token_refused"),
+        *("session_backend_error", "session_internal_error"),
     }
 )
 
@@ -57,8 +58,8 @@ def iso(at: Instant) -> str:
 
 
 def plain(event: Event) -> dict[str, Any]:
-    """Return an event as it is: when, what, who, where from, how loud, and its details."""
-    client = event.client or Client()
+    """Return an event as it is: when, what, who, where from, in which request, how loud, and its details."""
+    client, trace = event.client or Client(), event.trace or Trace()
     return {
         "time": iso(event.at),
         "event": event.name,
@@ -68,6 +69,10 @@ def plain(event: Event) -> dict[str, Any]:
         "user": event.subject,
         "ip": client.address,
         "user_agent": client.agent,
+        "request_id": trace.request_id,
+        "method": trace.method,
+        "path": trace.path,
+        "node": trace.node,
         "noise": event.noise,
         "detail": dict(event.detail),
     }
@@ -81,7 +86,7 @@ def owasp(event: Event) -> dict[str, Any]:
     name, arguments, level = _OWASP.get(event.name, (event.name, ("subject",), _LEVELS[facts.severity(event)]))
     if event.detail.get("expected"):  # a request that was under way at the logout
         level = "INFO"
-    client = event.client or Client()
+    client, trace = event.client or Client(), event.trace or Trace()
     said = {
         "subject": event.subject,
         "handle": event.handle,
@@ -99,6 +104,10 @@ def owasp(event: Event) -> dict[str, Any]:
         "description": facts.line(event),
         "useragent": client.agent,
         "source_ip": client.address,
+        "hostname": trace.node,
+        "request_uri": trace.path,
+        "request_method": trace.method,
+        "request_id": trace.request_id,
     }
 
 
@@ -110,7 +119,7 @@ def _argument(value: Any) -> str:
 def ocsf(event: Event) -> dict[str, Any]:
     """Return an event of OCSF's class 3002, Authentication: Logon is 1, Logoff 2, everything else 99."""
     activity = 1 if event.name in _BEGINS else 2 if event.name in _ENDS else 99
-    client, detail = event.client or Client(), event.detail
+    client, detail, trace = event.client or Client(), event.detail, event.trace or Trace()
     session: dict[str, Any] = {"uid": event.handle, "issuer": event.realm}
     if activity == 2:
         session["expiration_reason"] = detail.get("reason") or detail.get("because") or "logout"
@@ -133,7 +142,13 @@ def ocsf(event: Event) -> dict[str, Any]:
         "user": {"uid": event.subject or "", "type_id": 1 if event.subject else 0},
         "session": session,
         "src_endpoint": {"ip": client.address},
-        "http_request": {"user_agent": client.agent},
+        "http_request": {
+            "user_agent": client.agent,
+            "uid": trace.request_id,
+            "http_method": trace.method,
+            "url": {"path": trace.path},
+        },
+        "device": {"hostname": trace.node, "type_id": 0},
         "unmapped": _plain(detail),
     }
 
@@ -143,7 +158,7 @@ def ecs(event: Event) -> dict[str, Any]:
     begins, ends = event.name == "session_created", event.name in _ENDS
     category = "authentication" if event.name.startswith("authn_") else "session"
     kind = "start" if begins or event.name in _BEGINS else "end" if ends else "info"
-    client = event.client or Client()
+    client, trace = event.client or Client(), event.trace or Trace()
     return {
         "@timestamp": iso(event.at),
         "ecs": {"version": "9.0.0"},
@@ -161,6 +176,9 @@ def ecs(event: Event) -> dict[str, Any]:
         "source": {"ip": client.address},
         "user": {"id": event.subject},
         "user_agent": {"original": client.agent},
+        "http": {"request": {"id": trace.request_id, "method": trace.method}},
+        "url": {"path": trace.path},
+        "host": {"name": trace.node},
         "coatcheck": {"session": event.handle, "noise": event.noise, "detail": _plain(event.detail)},
     }
 

@@ -29,6 +29,8 @@ _SEVERE: dict[str, Severity] = {
     "session_embedding_refused": "warning",
     "authn_new_device": "warning",
     "store_restored": "warning",
+    "session_backend_error": "warning",
+    "session_internal_error": "critical",
     "dbsc_binding_missing": "warning",
     "dbsc_rebind_refused": "warning",
     "dbsc_registration_refused": "warning",
@@ -43,6 +45,8 @@ def severity(event: Event) -> Severity:
         return "info"
     if event.detail.get("kind") == "older":  # a sealed cookie: answers in another order leave one behind, too
         return "warning"
+    if event.detail.get("circuit") == "open":
+        return "critical"
     if event.name == "session_context_changed":
         return _SEVERE_ANSWERS.get(event.detail.get("action", ""), "info")
     return _SEVERE.get(event.name, "info")
@@ -126,6 +130,8 @@ def line(event: Event) -> str:
     """Return an event as one line of plain text: what came from outside is escaped, so that it cannot forge a line."""
     client = event.client or Client()
     shown = {"handle": event.handle, "subject": event.subject, "address": client.address, **event.detail}
+    if event.trace is not None and event.trace.request_id is not None:
+        shown["request"] = event.trace.request_id
     words = [f"{name}={_escaped(value)}" for name, value in shown.items() if value is not None]
     return " ".join([event.name, *words])
 

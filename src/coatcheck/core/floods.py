@@ -3,23 +3,28 @@
 Rules
 - A network is a /24 or a /48, as in the summaries. It is known only as far as `trusted_proxies` is right; where nobody
   can say who is at the other end, nothing is refused.
-- A guess is a cookie of ours that opens nothing: malformed, unknown, or with a wrong secret. A token that is good is
-  never counted and never refused, whoever else is in its network (NIST SP 800-63B-4 section 3.2.2 limits guesses, not
-  people).
+- A guess is a cookie of ours that opens nothing: malformed, unknown, or with a wrong secret; or a refresh of a device's
+  binding that names no session, or is signed by another key. A token or a proof that is good is never counted and never
+  refused, whoever else is in its network (NIST SP 800-63B-4 section 3.2.2 limits guesses, not people).
 - One table of at most `MOST_NETWORKS` rows for each question, thinned as those of noise: figures are "at least".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import ceil
 
 import msgspec
 
 from .model import Instant, Request
-from .noise import MOST_NETWORKS, UNKNOWN, Noise, network_of, thinned
+from .noise import MOST_NETWORKS, UNKNOWN, network_of, thinned
 
-GUESSES = frozenset({"session_malformed_token", "session_unknown_token", "session_garbage_token"})
+GUESSES = frozenset(
+    {
+        *("session_malformed_token", "session_unknown_token", "session_garbage_token"),
+        *("dbsc_unknown_session", "dbsc_signature_invalid"),
+    }
+)
 MINUTE = 60.0
 
 
@@ -27,7 +32,8 @@ class Floods(msgspec.Struct, frozen=True, kw_only=True):
     """How much of a flood is let through; all but `suspect` is off until you know your visitors and your proxies.
 
     - suspect: guesses of one network in a minute from which on they are told, as `session_bruteforce_suspected`.
-    - refuse: guesses of one network in a minute from which on the next ones of that minute are answered with 429.
+    - refuse: guesses of one network in a minute from which on the next ones of that minute are answered with 429; with
+      503 at the endpoints of device binding.
     - anonymous: anonymous sessions that one network may begin in a `period` (seconds); further ones are not stored.
     - sockets: websockets that one session may have open in this process; a further handshake is refused with 429.
     """
@@ -84,11 +90,11 @@ class Crowd:
 class Gate:
     """What the limits say of a network; what is beyond is counted as noise."""
 
-    __slots__ = ("_begun", "_guesses", "_limits", "_noise", "refuses")
+    __slots__ = ("_begun", "_guesses", "_heard", "_limits", "refuses")
 
-    def __init__(self, limits: Floods, noise: Noise) -> None:
-        """Take the limits, and where to tell what is beyond."""
-        self._limits, self._noise = limits, noise
+    def __init__(self, limits: Floods, heard: Callable[..., None]) -> None:
+        """Take the limits, and who counts what is beyond."""
+        self._limits, self._heard = limits, heard
         self._guesses, self._begun = Crowd(MINUTE), Crowd(limits.period)
         self.refuses = limits.refuse is not None
 
@@ -97,14 +103,14 @@ class Gate:
         network, limits = network_of(address), self._limits
         number = self._guesses.count(network, now)
         if limits.suspect is not None and number >= limits.suspect:
-            self._tell("session_bruteforce_suspected", request, address, now, network=network, guesses=str(number))
+            self._heard("session_bruteforce_suspected", request, network=network, guesses=str(number))
 
     def wait(self, request: Request, address: str | None, now: Instant) -> int | None:
         """Return the seconds that the sender of a guess has to wait, or None: it may go on."""
         network, most = network_of(address), self._limits.refuse
         if most is None or network == UNKNOWN or self._guesses.number(network, now) <= most:
             return None
-        self._tell("session_guess_refused", request, address, now)
+        self._heard("session_guess_refused", request)
         return self._guesses.left(now)
 
     def admits(self, request: Request, address: str | None, now: Instant) -> bool:
@@ -115,8 +121,5 @@ class Gate:
         if self._begun.number(network, now) < most:
             self._begun.count(network, now)
             return True
-        self._tell("session_anonymous_refused", request, address, now)
+        self._heard("session_anonymous_refused", request)
         return False
-
-    def _tell(self, kind: str, request: Request, address: str | None, now: Instant, **sample: str) -> None:
-        self._noise.count(kind, address, now, method=request.method, path=request.path, **sample)

@@ -82,6 +82,46 @@ def key_set(value: object) -> tuple[Jwk, ...]:
     return tuple(keys)
 
 
+class Signer:
+    """Signs tokens of ours by RS256 (the CAEP Interoperability Profile asks for it), and says by which keys."""
+
+    def __init__(self, key: Jwk | str | bytes) -> None:
+        """Take a private RSA key, as a JWK with its `kid` or as JSON; raise ConfigError for anything weaker."""
+        given = key if isinstance(key, Mapping) else _json(key)
+        kid = given.get("kid")
+        if given.get("kty") != "RSA" or not isinstance(given.get("d"), str) or not isinstance(kid, str) or not kid:
+            message = "a signing key is a private RSA key with a kid, as a JWK (found another; make one with joserfc)"
+            raise ConfigError(message)
+        try:
+            bits = _bits(given.get("n"))
+            self._key = JWKRegistry.import_key(dict(given)) if bits >= _LEAST_BITS else None
+        except (JoseError, ValueError, TypeError):
+            message = "the signing key cannot be read; give a private RSA key as a JWK"
+            raise ConfigError(message) from None
+        if self._key is None:
+            message = f"a signing key has at least {_LEAST_BITS} bits (found {bits}); make another"
+            raise ConfigError(message)
+        self._kid = kid
+        self.public = {name: given[name] for name in ("kty", "n", "e")} | {"kid": kid, "use": "sig", "alg": "RS256"}
+
+    def __repr__(self) -> str:
+        """Show the name of the key."""
+        return f"<Signer {self._kid}>"
+
+    def signed(self, claims: Mapping[str, Any], typ: str) -> str:
+        """Return claims as a signed token of that type."""
+        header = {"alg": "RS256", "typ": typ, "kid": self._kid}
+        return jws.serialize_compact(header, msgspec.json.encode(claims), self._key, algorithms=["RS256"])
+
+
+def _json(key: str | bytes) -> Mapping[str, Any]:
+    try:
+        found = msgspec.json.decode(key)
+    except (msgspec.DecodeError, RecursionError):
+        found = None
+    return found if isinstance(found, Mapping) else {}
+
+
 def peek(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a token says of itself, header and claims: nothing of it is believed yet."""
     if not token.isascii() or len(token) > MOST_TOKEN:

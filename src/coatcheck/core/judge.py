@@ -68,10 +68,13 @@ class Judge:
         self._tenants: Mapping[str, Instant] = {}
 
     def learn(self, tenants: Mapping[str, Instant]) -> None:
-        """Take note of the moments before which nothing of a tenant counts; they never go back."""
-        if tenants and tenants != self._tenants:
-            self._tenants = {name: max(at, self._tenants.get(name, at)) for name, at in tenants.items()}
-            self._plain = False
+        """Take note of the moments before which nothing of a tenant counts; they never go back.
+
+        Nor do they go where the store has one no more: it forgot it after its time, or lost it in a failover.
+        """
+        known = self._tenants
+        if not tenants.items() <= known.items():
+            self._tenants = {**known, **{name: max(at, known.get(name, at)) for name, at in tenants.items()}}
 
     def judge(self, visit: Visit, ticket: Ticket, record: Record | None, floor: Instant) -> None:
         """Leave in the visit what a ticket is worth, given the record under its handle; see `SessionManager.open`."""
@@ -91,7 +94,10 @@ class Judge:
             return self._ended(visit, record)
         idle = record.idle_for
         in_time = now < record.expires_at and (idle is None or now < record.seen_at + idle)
-        if not (in_time and self._plain and not floor) and standing is not _STALE:
+        if record.tenant is not None and self._tenants:
+            floor = max(floor, self._tenants.get(record.tenant, 0.0))
+        counts = not floor or (record.authenticated_at or record.created_at) >= floor
+        if not (in_time and counts and self._plain) and standing is not _STALE:
             why = self.over(record, now, floor)
             if why is not None:
                 return self._end(visit, record, why)
@@ -221,17 +227,17 @@ class Judge:
     def _weighed(self, visit: Visit, record: Record) -> policies.Verdict:
         """Ask the detectors what is strange about a request, and the policies what follows; leave it in the visit."""
         now, request = visit.arrived, visit.request
+        client = None
         if self._detectors and record.subject is not None:
+            client = self._clients.of(request)
             registers = self.binder is not None and self.binder.registers(request)
-            sight = Sight(request, self._clients.of(request), registers)
-            visit.signals = inspected(self._detectors, record, sight, now)
+            visit.signals = inspected(self._detectors, record, Sight(request, client, registers), now)
         verdict = self.verdict(record, now, visit.signals)
         visit.step_up = verdict.action is policies.Action.STEP_UP
         visit.doubted = visit.step_up and verdict.everything
         visit.due = verdict.action is policies.Action.RENEW
-        if not visit.signals:
+        if client is None or not visit.signals:
             return verdict
-        client = self._clients.of(request)
         if visit.due:  # an answer that is later than a whole renewal must not find two of them (docs/why/token.md)
             visit.due = record.used_at is not None and now >= record.used_at + 4 * self._grace
             visit.moved = client
@@ -275,6 +281,7 @@ class Judge:
                 visit.urgent = (Update(record=asked, was=record.version),)
             return self.once(visit, event, 60.0)
         visit.ended_because = "theft"
+        event = replace(event, detail={**event.detail, "ended": True})
         visit.urgent = (End(handle=record.handle, because="theft", events=(event,)),)
         visit.urgent_required = True
         return None

@@ -78,12 +78,12 @@ def _regular(secret: bytes) -> bool:
 class Keyring:
     """Keys by id; `seal` and `sign` use the newest active one, `open` and `verify` the one that is named."""
 
-    __slots__ = ("_entropy", "_keys")
+    __slots__ = ("_entropy", "_keys", "_newest")
 
     def __init__(self, keys: Iterable[Key], entropy: Entropy) -> None:
         """Take keys, oldest first; raise ConfigError for a weak one or none that is active."""
         self._entropy = entropy
-        self._keys = _checked(keys)
+        self.replace(keys)
 
     @classmethod
     def unread(cls, entropy: Entropy) -> Keyring:
@@ -94,7 +94,9 @@ class Keyring:
 
     def replace(self, keys: Iterable[Key]) -> None:
         """Take other keys in place of all, in one step: threads that use the ring meet the old ones or the new ones."""
-        self._keys = _checked(keys)
+        found = _checked(keys)
+        self._newest = [key for key in found.values() if key.state == "active"][-1]
+        self._keys = found
 
     def forget(self) -> None:
         """Become unread again."""
@@ -103,7 +105,8 @@ class Keyring:
     @property
     def newest(self) -> Key:
         """The key that works now."""
-        return [key for key in self._read().values() if key.state == "active"][-1]
+        self._read()
+        return self._newest
 
     def seal(self, purpose: str, plain: bytes, context: bytes) -> bytes:
         """Return `kid.nonce+ciphertext`: secret, and bound to purpose and context (AES-256-GCM)."""

@@ -24,7 +24,6 @@ from .model import (
     Handle,
     Insert,
     Instant,
-    Limit,
     Note,
     RaiseEpoch,
     Record,
@@ -170,7 +169,7 @@ def _insert(table: Table, change: Insert, commit_id: bytes, now: Instant) -> _Ve
     epoch = None if record.subject is None else table.epoch(record.realm, record.subject)
     if epoch is not None and epoch > authenticated(record):
         return Conflict(None, "epoch")
-    return _admit(table, record, change.limit, (), None, commit_id, now)
+    return _admit(table, change, (), None, commit_id, now)
 
 
 def _update(table: Table, change: Update, commit_id: bytes, now: Instant) -> _Verdict:
@@ -209,19 +208,19 @@ def _replace(table: Table, change: Replace, commit_id: bytes, now: Instant) -> _
     if _too_old(table, record, lost or old):
         return Conflict(old, "epoch")
     leaving = [old] if lost is None else [old, lost]
-    return _admit(table, record, change.limit, leaving, old, commit_id, now)
+    return _admit(table, change, leaving, old, commit_id, now)
 
 
 def _admit(
     table: Table,
-    record: Record,
-    limit: Limit | None,
+    change: Insert | Replace,
     leaving: Sequence[Record],
     conflicting: Record | None,
     commit_id: bytes,
     now: Instant,
 ) -> _Verdict:
     """Keep a new record, end those that leave for it and those that are one too many."""
+    record, limit = change.record, change.limit
     excess: Sequence[Record] = ()
     if limit is not None and record.subject is not None:
         others = _others(table, record.realm, record.subject, leaving, now)
@@ -232,7 +231,7 @@ def _admit(
         table.put(_succeeded(gone, record.handle, now))
     for one in excess:
         table.put(ended(one, "limit", now))
-        table.note(evicted(one, limit.most if limit is not None else 0, record, now), None)
+        table.note(evicted(one, limit.most if limit is not None else 0, change, now), None)
     table.add(replace(record, version=1, by=commit_id))
     return None
 
@@ -244,12 +243,14 @@ def _others(table: Table, realm: str, subject: str, leaving: Sequence[Record], n
     return sorted(others, key=lambda one: (authenticated(one), one.handle))
 
 
-def evicted(record: Record, most: int, newcomer: Record, now: Instant) -> Event:
+def evicted(record: Record, most: int, change: Insert | Replace, now: Instant) -> Event:
     """Return the fact that a session ended for one too many, and from where that came: it may be a phisher's (L5)."""
+    newcomer = change.record
     known = record.seen_from or record.client or Client()
     where = {"known_address": known.address, "known_agent": known.agent}
     detail: dict[str, object] = {"because": "limit", "most": most, "by": newcomer.handle, **where}
-    return replace(_event("excess_sessions_exceeded", record, now, detail), client=newcomer.client)
+    trace = change.events[0].trace if change.events else None
+    return replace(_event("excess_sessions_exceeded", record, now, detail), client=newcomer.client, trace=trace)
 
 
 def _unseen_successor(table: Table, old: Record) -> Record | None:
@@ -307,7 +308,8 @@ def _end_others(table: Table, change: EndOthers, now: Instant) -> None:
     table.raise_epoch(change.realm, change.subject, now if change.before is None else change.before)
     for record in _condemned(table.unended(change.realm, change.subject), change.keep, change.before):
         table.put(ended(record, change.because, now))
-        table.note(_event("session_revoked", record, now, {"because": change.because}), None)
+        event = _event("session_revoked", record, now, {"because": change.because})
+        table.note(replace(event, trace=change.trace), None)
 
 
 def _condemned(records: Iterable[Record], keep: Collection[Handle], before: Instant | None) -> list[Record]:

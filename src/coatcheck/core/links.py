@@ -16,7 +16,7 @@ from hashlib import sha256
 
 import msgspec
 
-from . import tokens
+from . import realms, tokens
 from .model import End, Entropy, Handle, Insert, Instant, Record
 
 GATED = 600.0
@@ -41,7 +41,7 @@ _decode = msgspec.msgpack.Decoder(Link).decode
 
 def realm_of(realm: str) -> str:
     """Return the realm in which the links of a realm lie."""
-    return f"{realm}/links"
+    return realm + realms.LINKS
 
 
 def key_of(kind: str, issuer: str, name: str) -> str:

@@ -21,12 +21,12 @@ from msgspec.structs import replace
 
 from . import csrf, epochs, policies, replies, tokens
 from .aftermath import Aftermath
-from .clients import Clients
+from .clients import Clients, printable
 from .cookies import MOST_HEADER, CookieWriter
 from .devices import Devices
 from .errors import ConfigError, Refusal, StoreError
 from .floods import GUESSES, Gate
-from .guards import guard_of
+from .hardening import hardening_of
 from .judge import Judge
 from .model import (
     MOVED,
@@ -48,6 +48,7 @@ from .sealed import Sealer, check_store
 from .session import Session
 from .settings import Keywords, Settings, is_local, settings_of
 from .settler import Settler
+from .traces import Traces
 from .visit import Carry, Visit, carried
 
 if TYPE_CHECKING:
@@ -98,16 +99,17 @@ class SessionManager:
         self.noise = Noise()
         self.sockets_of: Callable[[Handle], int] | None = None  # who has them says how many a session has open
         self._most_sockets = inf if chosen.floods.sockets is None else chosen.floods.sockets
-        self._gate = Gate(chosen.floods, self.noise)
+        self._gate = Gate(chosen.floods, self._heard)
         self._realm = self.realm.encode()
         self._exclude = tuple(chosen.exclude)
         self._fresh = tuple(chosen.fresh)
         self._renew = inf if self.clocks.renew is None else self.clocks.renew
         self._clients = Clients(chosen.trusted_proxies)
+        self.traces = Traces(chosen.request_id, chosen.node, self._clients.proxied, entropy)
         self._screen = Screen(chosen, self._heard, self._clients.is_secure)
         self._check = self._screen.check
         self._calm = self._screen.calm  # then an ordinary GET is never refused
-        self.guard = guard_of(chosen, self._clients.is_secure)
+        self.hardening = hardening_of(chosen, self._clients.is_secure)
         self._settler = Settler(
             chosen,
             self.clocks,
@@ -205,10 +207,10 @@ class SessionManager:
         visit = Visit(self, request, self.now())
         if isinstance(ticket, Ticket):
             self.judge.judge(visit, ticket, record, floor)
+            if visit.answer is not None:
+                return visit.answer
         else:
             visit.bare = ticket is _NO_COOKIE
-        if visit.answer is not None:
-            return visit.answer
         if self.sockets_of is not None and request.kind == "websocket" and self._is_full(visit):
             return replies.TOO_MANY_SOCKETS
         if request.method in _SAFE or self.settings.csrf == "off":
@@ -267,6 +269,10 @@ class SessionManager:
         self.judge.learn(epochs.tenants_of(scopes, self.realm))
         return epochs.floor_of(scopes, self.realm)
 
+    def ahead(self, seconds: float) -> None:
+        """Take note of how far our clock is ahead of the store's, by which epochs are told (M10)."""
+        self._settler.ahead = seconds
+
     def estranged(self, told: Epochs) -> str | None:
         """Return why this store must not be believed, if so: what it says of a token may not be the truth (H7)."""
         if any(scope.startswith(f"{MOVED}:") for scope in told.scopes):
@@ -313,7 +319,7 @@ class SessionManager:
         visit.origin_proved = bool(token) and self.check_csrf(visit, token)
         if visit.origin_proved or self.settings.missing_headers == "allow":
             return None
-        self._heard("csrf_denied", visit.request)
+        self._heard("csrf_denied", visit.request, reason="no_evidence")
         return replies.cross_origin() if self.settings.csrf == "refuse" else None
 
     # -- sessions of another library ---------------------------------------------------------------------------------
@@ -394,6 +400,7 @@ class SessionManager:
             client=self.client,
             once=self.judge.once,
             heard=self._heard,
+            stopped=self._stopped,
         )
 
     def device_named(self, request: Request) -> Handle | Reply | None:
@@ -401,14 +408,14 @@ class SessionManager:
         binder = self._binder
         if binder is None:
             raise AssertionError  # there are no device_paths
-        refused = self._check(request) or binder.misused(request)
+        refused = self._check(request) or binder.at_once(request)
         if refused is None and len(request.header(b"cookie")) > MOST_HEADER:
             self._heard("session_cookie_oversize", request)
             return replies.UNAVAILABLE  # a browser gives its key up after any other answer
         if refused is not None or binder.registers(request):
             return refused
         name = binder.named(request)
-        return binder.unknown() if name is None else name[:18]
+        return binder.unknown(request) if name is None else name[:18]
 
     def register(self, session: Session) -> Outcome:
         """Return what a browser's key does to the session that it was brought for."""
@@ -429,6 +436,10 @@ class SessionManager:
         return binder.refresh(request, name, record, over)
 
     # -- settle ------------------------------------------------------------------------------------------------------
+
+    def settle_read(self, session: Session, status: int, headers: Headers) -> Outcome | None:
+        """Return what an exchange leaves that only read, or did not look at all; None: `settle` has more to do."""
+        return self._settler.settle_read(session.visit, status, headers)
 
     def settle(self, session: Session, status: int, headers: Headers) -> Outcome:
         """Return what this exchange leaves to be committed, and the cookies that may go out once it is.
@@ -490,7 +501,7 @@ class SessionManager:
         embedded = csrf.is_embedded(visit.request)
         if self.settings.csrf != "refuse" or (visit.origin_proved and not embedded):
             return
-        self._heard("csrf_denied", visit.request)
+        self._heard("csrf_denied", visit.request, reason="login_embedded" if embedded else "login_no_evidence")
         sentence = (
             "A page of another site asked for this login in a frame, an image or a script; send the user here instead."
             if embedded
@@ -501,7 +512,7 @@ class SessionManager:
 
     def csrf_refusal(self, visit: Visit) -> Refusal:
         """Return the refusal of a request without this session's token."""
-        self._heard("csrf_denied", visit.request)
+        self._heard("csrf_denied", visit.request, reason="no_token")
         sentence = (
             "This needs the CSRF token of your session, in the header X-CSRF-Token or the form's field csrf_token; "
             "the one that came is missing, or of a session that is over. Load the page again."
@@ -560,10 +571,22 @@ class SessionManager:
             ended=None if reauthenticate else visit.ended_because,
         )
 
-    def _heard(self, kind: str, request: Request) -> None:
-        """Count noise: what anybody can cause is never written as it comes (H4)."""
+    def _heard(self, kind: str, request: Request, **why: str) -> None:
+        """Count noise: what anybody can cause is never written as it comes (H4); the summary tells of the last one."""
         address, now = self._clients.address(request), self.now()
-        self.noise.count(kind, address, now, method=request.method, path=request.path)
+        if kind == "csrf_denied" and (origin := request.header(b"origin")):
+            why["origin"] = printable(origin.decode("latin-1"))  # it has no path, in which a secret could be
+        trace = self.traces.of(request)
+        self.noise.count(
+            kind,
+            address,
+            now,
+            method=trace.method or "",
+            path=trace.path or "",
+            agent=self._clients.agent(request) or "none",
+            request_id=trace.request_id or "",
+            **why,
+        )
         if kind in GUESSES:
             self._gate.guessed(request, address, now)
 
@@ -588,7 +611,7 @@ class SessionManager:
         seconds = self._gate.wait(request, self._clients.address(request), self.now())
         if seconds is None:
             return None
-        return replies.UNAVAILABLE if request.path in self.device_paths else replies.too_many(seconds)
+        return replies.busy(seconds) if request.path in self.device_paths else replies.too_many(seconds)
 
 
 def manager_of(manager: SessionManager | None, settings: Keywords) -> SessionManager:

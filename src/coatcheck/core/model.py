@@ -51,6 +51,7 @@ class Request(msgspec.Struct, frozen=True):
     peer: str | None = None
     kind: Literal["http", "websocket"] = "http"
     cookie: bytes | None = None
+    id: str = ""  # made or found when it is first asked for (core/traces.py)
 
     def header(self, name: bytes) -> bytes:
         """Return the value of a header, repeated ones joined by a comma (cookies: a semicolon), or b""."""
@@ -71,6 +72,15 @@ class Client(msgspec.Struct, frozen=True, gc=False):
 
     address: str | None = None
     agent: str | None = None
+
+
+class Trace(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Where an event happened: in which request, and on which machine; never the query, since secrets travel there."""
+
+    node: str | None = None
+    request_id: str | None = None
+    method: str | None = None
+    path: str | None = None
 
 
 class Signal(msgspec.Struct, frozen=True, gc=False):
@@ -135,6 +145,7 @@ class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     client: Client | None = None
     detail: dict[str, Any] = {}
     noise: bool = False
+    trace: Trace | None = None
 
 
 class Record(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -244,6 +255,7 @@ class EndOthers(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     because: str
     before: Instant | None = None
     events: tuple[Event, ...] = ()
+    trace: Trace | None = None  # of the event that each of them is worth
 
 
 class RaiseEpoch(msgspec.Struct, frozen=True, gc=False, kw_only=True):

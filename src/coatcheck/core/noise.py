@@ -7,6 +7,7 @@ audit trail away. Totals are exact; a network's figure is what it caused at leas
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
 from typing import Any, TypeVar
 
@@ -27,7 +28,7 @@ class Noise:
     Threads may share one without a lock: at worst a count is lost.
     """
 
-    __slots__ = ("_counts", "_samples", "_totals", "since", "totals")
+    __slots__ = ("_counts", "_not_before", "_samples", "_totals", "since", "totals")
 
     def __init__(self) -> None:
         """Start with empty tables; `totals` since the start are for metrics."""
@@ -35,6 +36,7 @@ class Noise:
         self._totals: dict[str, int] = {}
         self._samples: dict[str, dict[str, str]] = {}
         self.since: Instant | None = None
+        self._not_before: Instant = 0.0
         self.totals: dict[str, int] = {}
 
     def count(self, kind: str, address: str | None, now: Instant, **sample: str) -> None:
@@ -52,8 +54,8 @@ class Noise:
         counts[key] = counts.get(key, 0) + 1
 
     def due(self, now: Instant) -> bool:
-        """Tell whether a minute has passed since the first one counted."""
-        return self.since is not None and now >= self.since + EVERY
+        """Tell whether a minute has passed since the first one counted, and since a store last would not keep it."""
+        return self.since is not None and now >= max(self.since + EVERY, self._not_before)
 
     def summaries(self, realm: str, now: Instant) -> tuple[Event, ...]:
         """Return one event per kind and start anew."""
@@ -70,6 +72,19 @@ class Noise:
                 detail["last"] = samples[kind]
             events.append(Event(name=kind, at=now, realm=realm, noise=True, detail=detail))
         return tuple(events)
+
+    def put_back(self, summaries: Iterable[Event], now: Instant) -> None:
+        """Count again what a store would not keep, for the next minute; but the networks that were not shown."""
+        self._not_before = now + EVERY
+        for event in summaries:
+            kind, detail = event.name, event.detail
+            self.since = min(detail["since"], now if self.since is None else self.since)
+            self._totals[kind] = self._totals.get(kind, 0) + detail["count"]
+            if "last" in detail:
+                self._samples.setdefault(kind, detail["last"])
+            for network, number in detail["networks"].items():
+                key = (kind, network)
+                self._counts[key] = self._counts.get(key, 0) + number
 
 
 def thinned(counts: dict[K, int]) -> dict[K, int]:

@@ -15,7 +15,7 @@ import msgspec
 
 from .errors import ConfigError
 from .model import Change, Instant, Record, Signal
-from .presets import DAY, HOUR, MINUTE, STANDARDS, Figure
+from .presets import DAY, HOUR, MINUTE, MOST_LASTING, STANDARDS, Figure
 from .presets import preset as standard_of
 
 Seconds: TypeAlias = float | timedelta
@@ -163,9 +163,9 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     def _contradictions(self) -> Iterable[str]:
         if self.idle is not None and self.idle > self.absolute:
             yield f"idle must not exceed absolute ({self.absolute:g} s; found {self.idle:g} s)"
-        if self.absolute > _MOST_LASTING:
+        if self.absolute > MOST_LASTING:
             yield f"absolute must not exceed 400 days: browsers cut cookies there (found {self.absolute:g} s)"
-        if self.remember is not None and not self.absolute <= self.remember <= _MOST_LASTING:
+        if self.remember is not None and not self.absolute <= self.remember <= MOST_LASTING:
             yield (
                 f"remember must lie between absolute ({self.absolute:g} s) and 400 days, where browsers cut cookies "
                 f"(found {self.remember:g} s); remember=None remembers nobody"
@@ -185,7 +185,6 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
 _CLOCKS = ("idle", "absolute", "remember", "remember_idle", "renew", "grace")
 _OPTIONAL = frozenset({"idle", "remember", "remember_idle", "renew"})
-_MOST_LASTING = 400 * DAY
 
 
 PRESETS: dict[str, Timeouts] = {

@@ -23,6 +23,8 @@ from .errors import ConfigError
 from .model import Level
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+MOST_LASTING: Final = 400 * DAY
+"""Seconds beyond which no clock may be set: browsers cut Max-Age there (RFC 6265bis section 5.5)."""
 
 Clock: TypeAlias = Literal["idle", "absolute"]
 

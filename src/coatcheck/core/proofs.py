@@ -155,7 +155,7 @@ def _dss(signature: bytes) -> bytes:
 def _object(part: bytes) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(_decoded(part))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # a thousand brackets fit into a proof
         _refuse("a part of the proof is not JSON")
     if not isinstance(found, dict):
         _refuse("a part of the proof is no JSON object")

@@ -26,6 +26,13 @@ UNAVAILABLE = Reply(
 )
 """Promise 8: when the store is away we refuse; we never hand out a fresh session over the user's cookie."""
 
+FAULT = Reply(
+    500,
+    (_TEXT, _NO_STORE),
+    b"Something went wrong on our side; please try again in a moment.\n",
+)
+"""A fault in our code, or in a policy, detector or store of the application's: what it was, only the log says."""
+
 TOO_LARGE = Reply(431, (_TEXT, _NO_STORE), b"The Cookie header is too large.\n")
 
 PLAIN_HTTP = Reply(403, (_TEXT, _NO_STORE), b"This application is used over https only.\n")
@@ -41,6 +48,12 @@ def too_many(seconds: int) -> Reply:
     """Return the 429 for a cookie of ours that opens nothing, out of a network that sent many of those (RFC 6585)."""
     body = b"Too many cookies that open no session came from your network; please try again later.\n"
     return Reply(429, (_TEXT, _NO_STORE, (b"retry-after", b"%d" % seconds)), body)
+
+
+def busy(seconds: int) -> Reply:
+    """Return the same for the endpoints of device binding: after a 429 a browser would give its key up (DBS-08)."""
+    body = b"Too many requests that prove nothing came from your network; please try again later.\n"
+    return Reply(503, (_TEXT, _NO_STORE, (b"retry-after", b"%d" % seconds)), body)
 
 
 TOO_MANY_SOCKETS = Reply(

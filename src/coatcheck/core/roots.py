@@ -74,6 +74,16 @@ class Roots:
             )
             raise StoreError(message) from error
 
+    def sign(self, message: bytes) -> str:
+        """Return the MAC of a message by the current secret, with what tells by which."""
+        sign, secret = next(iter(self._secrets.items()))
+        return f"{sign.hex()}.{_mac(secret, message)}"
+
+    def signed(self, message: bytes, mac: str) -> bool:
+        """Tell whether a MAC is one of these secrets', of this message."""
+        made = [f"{sign.hex()}.{_mac(secret, message)}" for sign, secret in self._secrets.items()]
+        return any(hmac.compare_digest(one.encode(), mac.encode("utf-8", "replace")) for one in made)
+
     def is_former(self, wrapped: bytes) -> bool:
         """Tell whether the former secret wrapped this."""
         return wrapped[1 : 1 + _SIGN] != next(iter(self._secrets))
@@ -89,6 +99,10 @@ class Roots:
 def _sign_of(secret: bytes) -> bytes:
     """Return what tells a secret from others, and nothing else about it."""
     return _derived(secret, b"coatcheck/root/1", _SIGN)
+
+
+def _mac(secret: bytes, message: bytes) -> str:
+    return hmac.digest(_derived(secret, b"coatcheck/audit/1", 32), message, "sha256").hex()
 
 
 def _context(name: str, head: bytes) -> bytes:

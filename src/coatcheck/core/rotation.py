@@ -23,9 +23,10 @@ from msgspec.structs import replace
 
 from .errors import ConfigError, StoreError
 from .keyring import Key, State
-from .model import Entropy, Instant
+from .model import Entropy, Instant, Record
 
 DAY: Final = 86400.0
+HOUR: Final = 3600.0
 SKEW: Final = 60.0
 """Seconds by which the clocks of two processes may differ: each is refused beyond half of it from the store's."""
 
@@ -164,6 +165,21 @@ def revoked(kept: Kept, kid: str, now: Instant, entropy: Entropy) -> Kept | None
     if all(key.revoked_at is not None for key in keys):
         keys += (_made(now, now, entropy),)
     return Kept(kept.edition + 1, keys)
+
+
+def works_until(kept: Kept, key: KeptKey) -> Instant | None:
+    """Return when the next key took over from one, or None: none has, as far as is known."""
+    later = [other.active_at for other in kept.keys if other.active_at > key.active_at]
+    return min(later, default=None)
+
+
+def may_have_sealed(record: Record, since: Instant, until: Instant | None = None) -> bool:
+    """Tell whether a sealed session's cookie may be of a key that worked from `since` on, until another one did.
+
+    A cookie is sealed anew whenever its session changes, at the latest when its secret is renewed: so one that was
+    handed out later is another key's, and one that was not used since is, too (activity is noted with some delay).
+    """
+    return record.seen_at >= since - HOUR and (until is None or record.handed_at <= until + SKEW)
 
 
 def rewrapped(kept: Kept) -> Kept:

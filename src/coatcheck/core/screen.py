@@ -12,9 +12,7 @@ from .settings import Settings, checked_origins, is_local
 class Screen:
     """Refuses what was not meant for us, or was caused by another site."""
 
-    def __init__(
-        self, settings: Settings, heard: Callable[[str, Request], None], secure: Callable[[Request], bool]
-    ) -> None:
+    def __init__(self, settings: Settings, heard: Callable[..., None], secure: Callable[[Request], bool]) -> None:
         """Take the settings, who counts what is refused, and who tells whether a request came over TLS.
 
         Raises ConfigError for origins that are none.
@@ -82,7 +80,7 @@ class Screen:
         rides = found is csrf.Evidence.MISSING and request.kind == "websocket" and request.header(b"cookie") != b""
         if found is not csrf.Evidence.CROSS_ORIGIN and not rides:
             return None
-        self._heard("csrf_denied", request)
+        self._heard("csrf_denied", request, reason=csrf.why(request))
         # "report" leaves the refusing to a framework's own check, and none of those looks at a handshake
         return replies.cross_origin() if self._csrf == "refuse" or request.kind == "websocket" else None
 

@@ -55,7 +55,7 @@ class Sealed(msgspec.Struct, frozen=True, kw_only=True):
     - monotonic: keys that never go back (a credit, a version of rights): once one of them changed, every older cookie
       is refused.
     - most_chunks: cookies that a session may fill, 4 KiB each. Above 1 the Cookie header no longer fits into the 8 KiB
-      that nginx, Apache and gunicorn allow for a line; raise their limits first.
+      that nginx, Apache, gunicorn, aiohttp and Sanic allow; raise their limits first (docs/why/sealed.md).
     """
 
     keyring: Keyring

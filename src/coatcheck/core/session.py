@@ -1,147 +1,35 @@
-"""The handler's side of a session: a mapping that waits for nothing, and the acts that change who is logged in.
+"""The handler's side of a session: the acts that change who is logged in, over a mapping that waits for nothing.
 
 A handler reads and writes; what it asked for is kept in the session's `Visit`. Nothing is stored before the response
 starts, when the manager settles the visit (core/manager.py). So `login` is the same plain call in every framework.
+A session is built up floor by floor: mapping.py, the data; presence.py, who is there; guard.py, is that enough; the
+acts are here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from datetime import timedelta
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 
-from . import epochs, markup, replies, stepup, typed
-from .codec import SCALARS
-from .errors import ConfigError, DataError, Refusal, SettledError
-from .model import (
-    Because,
-    Handle,
-    Instant,
-    Level,
-    Signal,
-)
-from .visit import MOST_SUBJECT, Carry, Lasting, Login, Visit
+from . import epochs, markup, stepup, typed
+from .errors import ConfigError, DataError, SettledError
+from .guard import Guard
+from .model import Because, Instant, Level
+from .visit import MOST_SUBJECT, Carry, Lasting, Login
 
 T = TypeVar("T")
 
 
-class Session(MutableMapping[str, Any]):
+class Session(Guard):
     """What a server remembers of one browser between requests, as the handler sees it.
 
     A mapping of str keys to values that the codec keeps; nested changes count. It is not for concurrent use within
     one request. `login`, `logout`, `renew` and `require_login` decide who is there; data never does.
     """
 
-    __slots__ = ("visit",)
+    __slots__ = ()
 
-    def __init__(self, visit: Visit) -> None:
-        """Show the data of a visit; applications get their session from `session_of(request)`."""
-        self.visit = visit
-
-    # -- who is there ------------------------------------------------------------------------------------------------
-
-    @property
-    def subject(self) -> str | None:
-        """Who is logged in, or None."""
-        visit = self._looked()
-        if visit.login is not None:
-            return visit.login.subject
-        return None if visit.logout or visit.record is None else visit.record.subject
-
-    @property
-    def handle(self) -> Handle | None:
-        """The session's public name, for logs and revocation; None until something is stored or somebody logs in."""
-        visit = self._looked()
-        if visit.login is not None:
-            return visit.login.ticket.handle
-        if visit.renew is not None:
-            return visit.renew.handle
-        return None if visit.logout or visit.record is None else visit.record.handle
-
-    @property
-    def level(self) -> int:
-        """How surely we know who is there: a `Level`."""
-        visit = self._looked()
-        if visit.login is not None:
-            return visit.login.level
-        return Level.ANONYMOUS if visit.logout else visit.level
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """How the subject authenticated (RFC 8176 names such as "pwd", "otp", "hwk")."""
-        visit = self._looked()
-        if visit.login is not None:
-            return visit.login.methods
-        return () if visit.logout or visit.record is None else visit.record.methods
-
-    @property
-    def authenticated_at(self) -> Instant | None:
-        """When the subject last authenticated (seconds since 1970, UTC), or None."""
-        visit = self._looked()
-        if visit.login is not None:
-            return visit.arrived
-        return None if visit.logout or visit.record is None else visit.record.authenticated_at
-
-    @property
-    def tenant(self) -> str | None:
-        """Of which tenant the subject is, as `login` was told; None: of none."""
-        visit = self._looked()
-        if visit.login is not None:
-            return visit.login.tenant
-        return None if visit.logout or visit.record is None else visit.record.tenant
-
-    @property
-    def suspected_at(self) -> Instant | None:
-        """When an old token of this session was presented (`on_theft="note"`); a login answers the question."""
-        visit = self._looked()
-        return None if visit.logout or visit.login is not None or visit.record is None else visit.record.suspected_at
-
-    @property
-    def idle_ends_at(self) -> Instant | None:
-        """When the session ends if nobody comes, as stored when this request came; None: never, or no session."""
-        record = self._looked().record
-        if record is None or record.idle_for is None:
-            return None
-        return record.seen_at + record.idle_for
-
-    @property
-    def ends_at(self) -> Instant | None:
-        """When the session ends whatever happens; None: no session."""
-        record = self._looked().record
-        return None if record is None else record.expires_at
-
-    @property
-    def is_new(self) -> bool:
-        """Whether this request came without a session that still counts."""
-        return self._looked().record is None
-
-    @property
-    def ended_because(self) -> str | None:
-        """Why the session that this browser presented is over ("idle", "logout", "theft" ...), or None."""
-        return self._looked().ended_because
-
-    @property
-    def is_bound(self) -> bool:
-        """Whether this request showed that it comes from the device that logged in (docs/dbsc.md)."""
-        visit = self._looked()
-        return visit.bound and visit.login is None and not visit.logout
-
-    @property
-    def signals(self) -> tuple[Signal, ...]:
-        """What differs between this request and the session's login, as the detectors saw it."""
-        return self._looked().signals
-
-    @property
-    def consulted(self) -> bool:
-        """Whether the handler looked at all: then the response varies by cookie."""
-        return self.visit.consulted
-
-    @property
-    def settled(self) -> bool:
-        """Whether the response has started: what needs a cookie comes too late now."""
-        return self.visit.outcome is not None
-
-    # -- acts --------------------------------------------------------------------------------------------------------
+    # -- who is logged in ----------------------------------------------------------------------------------------------
 
     def login(
         self,
@@ -207,19 +95,6 @@ class Session(MutableMapping[str, Any]):
         if first and plain and visit.record is not None and visit.lasting is None:
             visit.lasting = Lasting(until=visit.record.expires_at)
 
-    def resume(self, wanted: str | None = None, default: str = "/") -> stepup.Resume:
-        """Return what comes after a login: `GoTo` a page of this site, or `AskAgain` for what the login interrupted.
-
-        `wanted` is the `next` that the login page was called with; where it names another site's page, or none, the
-        session tells what was interrupted; without that it is `default`.
-        """
-        visit = self._looked()
-        target = stepup.own_target(wanted)
-        if target is not None:
-            return stepup.GoTo(target)
-        found = stepup.resumed(visit.data.get(stepup.KEY), self.subject, visit.counter.now())
-        return stepup.GoTo(default) if found is None else found
-
     def logout(self, *, everywhere: bool = False) -> None:
         """End this session, or with `everywhere` all of the subject's; committed whatever becomes of the response."""
         visit = self._looked()
@@ -244,6 +119,8 @@ class Session(MutableMapping[str, Any]):
         if visit.login is None and visit.record is not None and not visit.logout:
             visit.asked = True
             visit.renew = visit.counter.mint(visit.record.subject, visit.record.handle)
+
+    # -- what changed in the world -------------------------------------------------------------------------------------
 
     def end_others(self, because: Because = "owner") -> None:
         """End the subject's other sessions, in the same commit as whatever else this request does."""
@@ -291,89 +168,7 @@ class Session(MutableMapping[str, Any]):
             raise SettledError(message)
         return subject
 
-    def require_login(
-        self,
-        *,
-        within: timedelta | float | None = None,
-        level: int | None = None,
-        fresh: bool = False,
-        shown: Mapping[str, Any] | None = None,
-    ) -> str:
-        """Return the subject, or raise Refusal: nobody, not surely enough, or not recently enough (seconds).
-
-        `fresh`: a near copy of the session is not good enough; it is read from the store itself. A handler on an event
-        loop awaits `exchange.confirm(session)` before; raises ConfigError where it did not.
-        `shown`: what `resume()` can show again after the login, where this request is one that must be confirmed.
-        """
-        visit = self._looked()
-        if fresh and visit.copied:
-            _confirmed(self)
-        subject = self.subject
-        seconds = within.total_seconds() if isinstance(within, timedelta) else within
-        if subject is None:
-            raise visit.counter.challenge(visit, reauthenticate=False, within=seconds)
-        if visit.doubted and visit.login is None:
-            raise visit.counter.challenge(visit, reauthenticate=True, within=seconds)
-        if within is None and level is None:
-            return subject
-        self._bound(visit)
-        if not self._fresh(visit, seconds, level):
-            refusal = visit.counter.challenge(visit, reauthenticate=True, within=seconds)
-            if refusal.reply.status == 303 and visit.request.method not in stepup.SAFE:
-                self._note(visit, shown or {}, grants=False)
-            raise refusal
-        if stepup.KEY in visit.data and stepup.is_done(visit.data[stepup.KEY], visit.request):
-            del self[stepup.KEY]
-        return subject
-
-    def may_once(self, of: stepup.Of, level: int | None = None) -> Callable[[dict[str, Any]], bool]:
-        """Return what takes the permission for this very request out of the session's data, and tells if it was there.
-
-        For `exchange.require_step_up`, which has it committed at once. Raises Refusal where nobody is logged in.
-        """
-        visit = self._looked()
-        if self.subject is None:
-            raise visit.counter.challenge(visit, reauthenticate=False, within=None)
-        self._bound(visit)
-
-        def take(data: dict[str, Any]) -> bool:
-            record, now = visit.record, visit.counter.now()
-            if record is None or visit.login is not None or not self._fresh(visit, stepup.FOR, level):
-                return False
-            good = stepup.permits(data.get(stepup.KEY), record, visit.request, of, now)
-            if good:
-                del data[stepup.KEY]
-            return good
-
-        return take
-
-    def interrupted(self, of: stepup.Of) -> Refusal:
-        """Return the refusal that asks for a proof for this very request, and note the request in the session."""
-        visit = self._looked()
-        self._note(visit, of, grants=True)
-        return visit.counter.challenge(visit, reauthenticate=True, within=0.0)
-
-    def _note(self, visit: Visit, of: stepup.Of, *, grants: bool) -> None:
-        record = visit.record
-        if record is None or visit.login is not None or visit.logout or visit.request.kind == "websocket":
-            return
-        note = stepup.noted(record, visit.request, of, visit.counter.now(), grants=grants)
-        if note is not None:
-            self[stepup.KEY] = note
-
-    def _bound(self, visit: Visit) -> None:
-        """Raise Refusal where the session must be bound to its device, and is not: nothing delicate is done by it."""
-        if visit.unbound and visit.login is None:
-            sentence = "This needs a session that is bound to its device; your browser has not done that (yet)."
-            raise Refusal(replies.forbidden("binding_required", sentence), "binding_required")
-
-    def _fresh(self, visit: Visit, within: float | None, level: int | None) -> bool:
-        if self.level <= Level.REMEMBERED or (visit.step_up and visit.login is None):
-            return False
-        if level is not None and self.level < level:
-            return False
-        since = self.authenticated_at
-        return within is None or (since is not None and visit.counter.now() - since <= within)
+    # -- forms ---------------------------------------------------------------------------------------------------------
 
     def csrf_token(self) -> str:
         """Return a token for a form or a header of this session; each call spells it anew (BREACH).
@@ -417,6 +212,8 @@ class Session(MutableMapping[str, Any]):
         if not self.check_csrf(sent) and not self.check_csrf(token):
             raise visit.counter.csrf_refusal(visit)
 
+    # -- how long, and as which type -----------------------------------------------------------------------------------
+
     def lasting(
         self, *, idle: timedelta | float | None = None, until: Instant | None = None, browser_only: bool | None = None
     ) -> None:
@@ -432,17 +229,6 @@ class Session(MutableMapping[str, Any]):
         self.visit.asked = True
         self.visit.lasting = Lasting(seconds, until, browser_only)
 
-    def keep(self) -> None:
-        """Keep this request's writes even if the response is a 5xx."""
-        self.visit.kept = True
-
-    def replace(self, mapping: Mapping[str, Any]) -> None:
-        """Put other data in place of all that is there."""
-        visit = self._looked()
-        visit.wrote = visit.lent = True
-        visit.typed = None
-        visit.data = dict(mapping)
-
     def as_type(self, kind: type[T]) -> Typed[T]:
         """Return the data as one value of `kind` (a msgspec Struct, dataclass or TypedDict), validated.
 
@@ -453,106 +239,6 @@ class Session(MutableMapping[str, Any]):
             visit.asked = True
             visit.typed = Typed(self, kind, typed.to_type(visit.data, kind))
         return visit.typed
-
-    def _before_start(self, act: str) -> Visit:
-        visit = self._looked()
-        if visit.outcome is not None:
-            message = f"session.{act}() after the response started: its cookie can no longer be sent; call it earlier"
-            raise SettledError(message)
-        return visit
-
-    def _looked(self) -> Visit:
-        visit = self.visit
-        visit.consulted = True
-        return visit
-
-    # -- the mapping -------------------------------------------------------------------------------------------------
-
-    def __getitem__(self, key: str) -> Any:
-        """Return a value, or raise KeyError."""
-        visit = self.visit
-        visit.consulted = True
-        value = visit.data[key]
-        if type(value) not in SCALARS:
-            visit.lent = True
-        return value
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        """Set a value; its type is checked when the response starts."""
-        visit = self.visit
-        visit.consulted = visit.wrote = True
-        if type(value) not in SCALARS or type(key) is not str:
-            visit.lent = True
-        visit.data[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        """Delete a value, or raise KeyError."""
-        visit = self.visit
-        visit.consulted = visit.wrote = True
-        del visit.data[key]
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the keys."""
-        return iter(self._looked().data)
-
-    def __len__(self) -> int:
-        """Return the number of keys."""
-        return len(self._looked().data)
-
-    def __contains__(self, key: object) -> bool:
-        """Tell whether a key is there."""
-        return key in self._looked().data
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return a value, or the default."""
-        visit = self.visit
-        visit.consulted = True
-        value = visit.data.get(key, default)
-        if type(value) not in SCALARS:
-            visit.lent = True
-        return value
-
-    def copy(self) -> dict[str, Any]:
-        """Return the data as a plain dict (shallow)."""
-        visit = self._looked()
-        visit.lent = True
-        return dict(visit.data)
-
-    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a plain dict of the data, overlaid with another mapping."""
-        return {**self.copy(), **other}
-
-    def __ior__(self, other: Mapping[str, Any]) -> Session:  # noqa: PYI034 - a MutableMapping, as users see it
-        """Lay another mapping over the data."""
-        self.update(other)
-        return self
-
-    def __repr__(self) -> str:
-        """Show what a log may show: no value, no secret."""
-        visit = self.visit
-        record = visit.record
-        name = visit.login.ticket.handle if visit.login else record.handle if record else "unsaved"
-        return f"<Session {name}, {len(visit.data)} keys>"
-
-    def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled: a session holds its secret."""
-        message = "a Session is for one request and holds its secret; copy the data with session.copy()"
-        raise TypeError(message)
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def _confirmed(session: Session) -> None:
-    """Read the record of a copied session, where that can be done without being awaited."""
-    confirm = session.visit.confirm
-    waiting = None if confirm is None else confirm(session)
-    if waiting is not None:
-        waiting.close()
-        message = (
-            "require_login(fresh=True) cannot read the session from inside an event loop; before it, "
-            "`await exchange_of(request).confirm(session)`, or name the path in the setting fresh=[...]"
-        )
-        raise ConfigError(message)
 
 
 class Typed(Generic[T]):

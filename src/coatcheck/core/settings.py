@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 from urllib.parse import urlsplit
@@ -10,9 +11,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from . import codec, typed
+from .breaker import Breaker
 from .cookies import PREFIXES, CookieSpec, SameSite
 from .csrf import check_origin
-from .dbsc import DeviceBinding, Mode
+from .dbsc import WELL_KNOWN, DeviceBinding, Mode
 from .detectors import Detector, problems
 from .errors import ConfigError, DataError
 from .floods import Floods
@@ -23,7 +25,7 @@ from .providers import Provider
 from .providers import problems as listed
 from .sealed import Sealed, canonical
 from .transport import strictness
-from .visit import RESERVED, All, Carry
+from .visit import All, Carry, is_reserved
 
 LOCAL = ("localhost", "127.0.0.1", "[::1]", "testserver", "testserver.local")
 
@@ -72,6 +74,9 @@ class Keywords(TypedDict, total=False):
     new_devices: Literal["ignore", "tell"]
     providers: Sequence[Provider]
     floods: Floods
+    breaker: Breaker | None
+    request_id: str | None
+    node: str | None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +119,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
       subject has not used before, authn_new_device, for `on_event` to tell (docs/detection.md).
     - providers: the identity providers whose logins become sessions here, for `policy show` and for receivers.
     - floods: what one network may do in a while; see `Floods` (docs/floods.md).
+    - breaker: when a store that fails is no longer asked, and for how long; see `Breaker` (docs/events.md).
+    - request_id: the header in which a listed proxy names a request ("X-Request-Id"): events name it so, too. Without
+      one, and from anybody else, each request that is told of gets an id of ours. node: this machine's name in events.
     - legacy: where sessions of other libraries are, which become ours when their browsers come (docs/coming-from.md).
     """
 
@@ -158,6 +166,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     new_devices: Literal["ignore", "tell"] = "ignore"
     providers: Sequence[Provider] = ()
     floods: Floods = Floods()
+    breaker: Breaker | None = Breaker()
+    request_id: str | None = None
+    node: str | None = None
 
     @property
     def device_binding(self) -> DeviceBinding | None:
@@ -220,7 +231,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.allow_insecure_http and any(origin.startswith("https:") for origin in self.origins):
             yield "allow_insecure_http is for http://localhost, but origins name https; drop one of them"
         if not isinstance(self.carry, All):
-            for key in RESERVED & set(self.carry):
+            for key in filter(is_reserved, self.carry):
                 yield f"{key!r} never moves into a login: whoever planted it would choose where the user goes"
         for path in (*self.csrf_exempt, *self.exclude, *self.fresh, *self.passive, *self.proof_pages):
             if not path.startswith("/"):
@@ -245,6 +256,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         yield from problems(self.detectors)
         yield from self.floods.problems()
         yield from listed(self.providers)
+        if self.breaker is not None:
+            yield from self.breaker.problems()
+        for field, pattern in (("request_id", _FIELD), ("node", _NODE)):
+            value = getattr(self, field)
+            if value is not None and not pattern(value):
+                yield f"{field} is {_NAMED[field]} (found {value!r:.40})"
         if not isinstance(self.on_event, Sequence) or not all(map(callable, self.on_event)):
             yield f"on_event is a list of functions, each called with an event (found {self.on_event!r:.80})"
         for kind in self.clear_site_data:
@@ -257,6 +274,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             return
         chosen = DeviceBinding() if isinstance(self.binding, str) else self.binding
         yield from chosen.problems()
+        named = (*chosen.relying_origins, *chosen.registering_origins, chosen.provider_origin)
+        for origin in named:
+            if origin is not None and not _is_https(origin):
+                yield f"binding: other origins are 'https://host', as browsers spell them (found {origin!r:.80})"
         if self.sealed is not None:
             yield "device binding is kept in the store's records, and sealed tokens are their own; drop one of them"
         if self.domain is not None:
@@ -266,7 +287,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if not chosen.path.startswith(self.path.rstrip("/") + "/"):
             yield f"the endpoints of the device binding must lie below the cookie's path {self.path!r}"
         for prefix in self.exclude:
-            if chosen.register_path.startswith(prefix) or chosen.refresh_path.startswith(prefix):
+            known = (WELL_KNOWN,) if chosen.well_known is not None else ()
+            if any(path.startswith(prefix) for path in (chosen.register_path, chosen.refresh_path, *known)):
                 yield f"exclude has {prefix!r}, and the endpoints of the device binding lie below it"
 
     def _ill_sealed(self, sealed: Sealed) -> Iterable[str]:
@@ -296,6 +318,12 @@ _LISTS = (
     "origins", "trusted_origins", "csrf_exempt", "exclude", "fresh", "passive", "carry", "trusted_proxies",
     "clear_site_data", "proof_pages",
 )  # fmt: skip
+_FIELD = re.compile(r"[A-Za-z0-9-]{1,64}").fullmatch
+_NODE = re.compile(r"[A-Za-z0-9._:-]{1,100}").fullmatch
+_NAMED = {
+    "request_id": "the name of a header, such as 'X-Request-Id'",
+    "node": "the name of a machine, such as 'web-3'",
+}
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "csrf": ("refuse", "report", "off"),
     "missing_headers": ("allow", "deny"),
@@ -327,6 +355,13 @@ def carrying(keywords: Mapping[str, Any], own: Collection[str]) -> dict[str, Any
     if isinstance(carry, All | str):  # everything anyway, or a mistake that check() tells
         return dict(keywords)
     return {**keywords, "carry": {*carry, *own}}
+
+
+def _is_https(origin: str) -> bool:
+    try:
+        return origin.startswith("https://") and check_origin(origin) == origin
+    except ConfigError:
+        return False
 
 
 def _anything(_: Any) -> bool:

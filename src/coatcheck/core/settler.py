@@ -1,4 +1,4 @@
-"""What an exchange leaves: given what the handler did and how the response starts, which changes and which cookie.
+"""What an exchange leaves: given what the handler did and how the response starts, which changes, with which cookie.
 
 The order in `settle` is the order of weight: a logout is kept whatever the status; on a 5xx everything else falls, and
 what a login caused falls as one; then login, renewal of the handle, a new session, and last the ordinary read or write.
@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from . import codec, facts, records, replies, tokens, typed
 from .cookies import CookieWriter
+from .handing import Handing, is_private
 from .model import (
     Change,
     Client,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from .binder import Binder
     from .devices import Devices
 
-_SKIP_RENEWAL = frozenset({204, 206, 304})
 _THEFT = (TokenClass.STRAGGLER, TokenClass.LATE, TokenClass.STALE)
 _CURRENT = TokenClass.CURRENT
 _CHANGED = ("factor_change", "role_change")
@@ -58,8 +58,8 @@ class Settler:
     __slots__ = (
         "_client",
         "_clocks",
-        "_cookie",
         "_entropy",
+        "_handing",
         "_legacy",
         "_limit",
         "_now",
@@ -73,6 +73,7 @@ class Settler:
         "_touch_every",
         "_untouched",
         "admits",
+        "ahead",
         "binder",
         "devices",
         "secrecy",
@@ -95,8 +96,8 @@ class Settler:
         self._clocks = clocks
         self._legacy = tuple(settings.legacy)
         self._limit = settings.most
-        self._cookie = cookie
         self._sealer = sealer
+        self._handing = Handing(settings, clocks, cookie, sealer, now=now)
         self._realm = realm
         self._realm_bytes = realm.encode()
         self._now = now
@@ -105,6 +106,7 @@ class Settler:
         self._client = client
         self.binder: Binder | None = None  # the manager has it, if sessions are bound to devices
         self.devices: Devices | None = None  # the manager has it, if new devices are told
+        self.ahead = 0.0  # seconds that our clock is before the store's, by which epochs are told
         self.admits: Callable[[Request], bool] | None = None  # who asks, where anonymous sessions have a limit
         self._passive = frozenset(settings.passive)
         self._touch_every = clocks.touch_every
@@ -113,25 +115,38 @@ class Settler:
         kind = settings.data
         self._untouched = b"" if kind is None else codec.encode(typed.from_type(typed.to_type({}, kind)))
 
+    def settle_read(self, visit: Visit, status: int, headers: Headers) -> Outcome | None:
+        """Return what an exchange leaves that only read, or did not look at all; None: see `settle`.
+
+        In one look, since most are like that: nothing was asked for, nothing changed, nothing is due.
+        """
+        if visit.asked or visit.wrote or visit.due:
+            return None
+        record = visit.record
+        if record is None:
+            if visit.wanted or visit.data:
+                return None
+        elif (
+            visit.standing != _CURRENT
+            or record.used_at is None
+            or visit.arrived >= record.used_at + self._renew
+            or visit.arrived >= record.seen_at + self._quiet
+            or (visit.lent and not codec.is_unchanged(visit.base, visit.data))
+        ):
+            return None
+        visit.status, visit.headers = status, headers
+        return _LOOKED if visit.consulted else _NOTHING
+
     def settle(self, visit: Visit, status: int, headers: Headers) -> Outcome:
         """Return what this exchange leaves to be committed, and the headers that may go out once it is.
 
         Raises DataError, naming key and type, for a value that a session cannot keep.
         """
+        read = self.settle_read(visit, status, headers)
+        if read is not None:
+            return read
         visit.status, visit.headers = status, headers
         record = visit.record
-        if (
-            record is not None  # the ordinary read, in one look: nothing was asked for, nothing changed, nothing is due
-            and not visit.asked
-            and not visit.wrote
-            and not visit.due
-            and visit.standing == _CURRENT
-            and record.used_at is not None
-            and visit.arrived < record.used_at + self._renew
-            and visit.arrived < record.seen_at + self._quiet
-            and (not visit.lent or codec.is_unchanged(visit.base, visit.data))
-        ):
-            return _LOOKED if visit.consulted else _NOTHING
         failed = status >= 500 and not visit.kept
         if visit.reads_only:
             outcome = self._settle_reads_only(visit)
@@ -148,24 +163,10 @@ class Settler:
         else:
             outcome = self._settle_known(visit, record)
         if self._legacy and outcome.reply is None and visit.request.kind == "http":
-            outcome = self._without_old(visit, outcome)
+            outcome = self._handing.without_old(visit, outcome)
         if not visit.consulted or outcome.vary:
             return outcome
         return _LOOKED if outcome is _NOTHING else replace(outcome, vary=_COOKIE)
-
-    def _without_old(self, visit: Visit, outcome: Outcome) -> Outcome:
-        """Hand out the cookie of a session that another library's just became; with it, or a logout, the old one goes.
-
-        A response without our cookie leaves the old one: it may be all that the browser has.
-        """
-        cookies, record = outcome.cookies, visit.record
-        if visit.following is not None and record is not None and not (cookies or visit.logout or visit.login):
-            cookies = self._handed(visit, record, visit.following, self._now()) if _is_private(visit.headers) else ()
-        if not cookies and not visit.logout:
-            return outcome
-        header = visit.request.header(b"cookie")
-        gone = tuple(cookie for source in self._legacy for cookie in source.clears(header))
-        return replace(outcome, cookies=(*cookies, *gone))
 
     def late(self, visit: Visit) -> Outcome:
         """Return what was written after the response started, as far as it needs no cookie.
@@ -203,22 +204,13 @@ class Settler:
             return self._settle_login(visit, changes)
         if visit.request.kind == "websocket":
             cookies: tuple[bytes, ...] = ()
-        elif not failed and (visit.data or visit.wanted) and self._may_begin(visit):
+        elif not failed and (visit.data or visit.wanted) and self._admitted(visit):
             made, cookies = self._anonymous(visit, now)
             changes.append(made)
         else:
             cookies = () if visit.bare else self._cleared(visit)
-        headers = self._site_data(visit) if cookies else ()
+        headers = self._handing.site_data(visit) if cookies else ()
         return Outcome(changes=tuple(changes), durable=True, required=True, cookies=cookies, headers=headers)
-
-    def _site_data(self, visit: Visit) -> tuple[tuple[bytes, bytes], ...]:
-        """Return what has a browser forget more than our cookie; nothing, where the handler says what."""
-        named = self._settings.clear_site_data
-        if not named or any(name.lower() == b"clear-site-data" for name, _ in visit.headers):
-            return ()
-        # a new anonymous session, with the flash that says goodbye, is not to be taken along
-        kinds = [kind for kind in named if kind != "cookies" or not visit.data]
-        return ((b"clear-site-data", ", ".join(f'"{kind}"' for kind in kinds).encode("ascii")),) if kinds else ()
 
     def _settle_login(self, visit: Visit, before: list[Change] | tuple[()]) -> Outcome:
         login = visit.login
@@ -227,10 +219,11 @@ class Settler:
         now, client = self._now(), self._client(visit.request)
         data = self.kept(visit, login.ticket, self._encoded(visit))
         record = records.made(self._realm, login.ticket, login, self._clocks, now, client, data)
-        record = replace(record, authenticated_at=visit.arrived)
+        # in the store's time, or a login that was under way at a revocation would outlive it (M10)
+        record = replace(record, authenticated_at=visit.arrived - self.ahead)
         if visit.lasting is not None:
             record = records.lasting(record, visit.lasting, self._clocks)
-        cookies = self._handed(visit, record, login.ticket, now)
+        cookies = self._handing.write(visit, record, login.ticket, now)
         record = self._kept(record)
         headers: Headers = ()
         if self.binder is not None:
@@ -282,7 +275,7 @@ class Settler:
         record = replace(records.succeeded(self._realm, old, ticket, now), data=data, seen_from=client)
         if visit.lasting is not None:
             record = records.lasting(record, visit.lasting, self._clocks)
-        cookies = self._handed(visit, record, ticket, now)
+        cookies = self._handing.write(visit, record, ticket, now)
         record = self._kept(record)
         event = facts.about("session_renewed", record, now, client, instead_of=old.handle)
         changes: list[Change] = [Replace(record=record, old=old.handle, was=old.version, events=(event,))]
@@ -295,23 +288,19 @@ class Settler:
             return _NOTHING
         if visit.typed is not None and not visit.wanted and self._encoded(visit) == visit.base:
             return _NOTHING
-        if not self._may_hand_out(visit):
+        if not self._handing.may_begin(visit):
             if visit.data:
                 visit.dropped = (
                     "written to a session that this browser cannot be given: it presented a token that no longer "
                     "counts (log in, or call logout() to take it away), or another site caused the request"
                 )
             return _NOTHING
-        if not self._may_begin(visit):
+        if not self._admitted(visit):
             return _NOTHING
         made, cookies = self._anonymous(visit, self._now())
         return Outcome(changes=(made,), required=True, cookies=cookies)
 
-    def _may_hand_out(self, visit: Visit) -> bool:
-        """Tell whether a new anonymous session may be handed out (H3): never over a cookie that may be there."""
-        return visit.bare and visit.request.kind == "http" and may_hand_out(visit.request, self._settings.same_site)
-
-    def _may_begin(self, visit: Visit) -> bool:
+    def _admitted(self, visit: Visit) -> bool:
         """Tell whether one more anonymous session may be stored: one network alone must not fill the store (D33)."""
         if self.admits is None or self.admits(visit.request):
             return True
@@ -323,9 +312,11 @@ class Settler:
         ticket = visit.planned = visit.planned or tokens.mint(self._entropy)
         data, client = self.kept(visit, ticket, self._encoded(visit)), self._client(visit.request)
         record = records.made(self._realm, ticket, None, self._clocks, now, client, data)
+        if self.ahead:
+            record = replace(record, created_at=min(now, visit.arrived) - self.ahead)
         if visit.lasting is not None:
             record = records.lasting(record, visit.lasting, self._clocks)
-        cookies = self._handed(visit, record, ticket, now)
+        cookies = self._handing.write(visit, record, ticket, now)
         return Insert(record=self._kept(record), events=facts.created(record, now, None)), cookies
 
     def _settle_known(self, visit: Visit, record: Record) -> Outcome:
@@ -335,7 +326,7 @@ class Settler:
         changed = record if visit.lasting is None else records.lasting(record, visit.lasting, self._clocks)
         if self._renewal_due(visit, record):
             return self._settle_renewal(visit, changed, data, self._now())
-        cookies = self._handed_again(visit, record) if visit.standing == TokenClass.FORMER_OPEN else ()
+        cookies = self._handing.again(visit, record) if visit.standing == TokenClass.FORMER_OPEN else ()
         wrote = (data is not visit.base and data != visit.base) or changed is not record
         # two things ride on a primary change, even where nothing was written: a session that ended meanwhile ends
         # nobody, and a successor that was seen meanwhile, or whose session ended, is not handed out again
@@ -377,7 +368,7 @@ class Settler:
         changes = self._updated(visit, changed, b"").changes if primary else self._touches(visit)
         if visit.end_others and record.subject is not None:
             changes = (*changes, self._others(record, visit.end_others))
-        cookies = () if socket else self._resealed(visit, changed, ticket, data)
+        cookies = () if socket else self._handing.resealed(visit, changed, ticket, data)
         if not (socket or primary):  # nothing can overtake it that would have it settled again
             visit.base, visit.wrote, visit.unguarded = data, False, not sealer.alone
         return Outcome(
@@ -396,7 +387,7 @@ class Settler:
         ticket = visit.ticket
         if self._sealer is None or not visit.reseal or ticket is None:
             return outcome
-        return replace(outcome, cookies=self._resealed(visit, record, ticket, visit.base))
+        return replace(outcome, cookies=self._handing.resealed(visit, record, ticket, visit.base))
 
     def _settle_ends(self, visit: Visit, record: Record | None) -> Outcome:
         """End a subject's other sessions whatever the status; what a login asked for falls with it.
@@ -422,17 +413,12 @@ class Settler:
             return Outcome(reply=replies.UNAVAILABLE)
         return _NOTHING
 
-    def _resealed(self, visit: Visit, record: Record, ticket: Ticket, data: bytes) -> tuple[bytes, ...]:
-        now = self._now()
-        seen_at = record.seen_at if visit.request.path in self._passive else max(record.seen_at, now)
-        return self._handed(visit, replace(record, data=data, seen_at=seen_at), ticket, now)
-
     def _settle_read(self, visit: Visit) -> Outcome:
         """Note activity; for a sealed token also in its small cookie."""
         touches, record = self._touches(visit), visit.record
         if not touches:
             return _NOTHING
-        if self._sealer is None or record is None or visit.request.kind != "http" or not _is_private(visit.headers):
+        if self._sealer is None or record is None or visit.request.kind != "http" or not is_private(visit.headers):
             return Outcome(changes=touches)
         age = record.expires_at - visit.arrived if record.persistent else None
         return Outcome(changes=touches, cookies=(self._sealer.write_seen(record.handle, visit.arrived, age),))
@@ -453,7 +439,7 @@ class Settler:
     def _renewal_due(self, visit: Visit, record: Record) -> bool:
         if record.used_at is None or visit.standing != TokenClass.CURRENT:
             return False
-        return (visit.due or visit.arrived >= record.used_at + self._renew) and self._carries_cookie(visit)
+        return (visit.due or visit.arrived >= record.used_at + self._renew) and self._handing.may_renew(visit)
 
     def _settle_renewal(self, visit: Visit, record: Record, data: bytes, now: Instant) -> Outcome:
         ticket = visit.ticket
@@ -474,39 +460,12 @@ class Settler:
             changes=tuple(changes),
             durable=True,
             required=data != visit.base or len(changes) > 1 or visit.lasting is not None,
-            cookies=self._handed(visit, renewed, following, now),
+            cookies=self._handing.write(visit, renewed, following, now),
         )
 
-    def _handed_again(self, visit: Visit, record: Record) -> tuple[bytes, ...]:
-        """Return the successor's cookie once more: the answer that first carried it may have been lost."""
-        ticket = visit.ticket
-        if record.nonce is None or ticket is None:
-            return ()
-        if visit.arrived < record.handed_at + self._renew or not self._carries_cookie(visit):
-            return ()
-        following = Ticket(ticket.handle, ticket.family, tokens.next_turn(record.nonce, ticket))
-        return self._handed(visit, record, following, self._now())
-
-    def _carries_cookie(self, visit: Visit) -> bool:
-        """Tell whether this response may carry a renewed secret: private, final, and read by the browser that asked."""
-        if visit.request.kind != "http" or visit.request.method in ("HEAD", "OPTIONS"):
-            return False
-        if visit.status < 200 or visit.status in _SKIP_RENEWAL or visit.status >= 500:
-            return False
-        return _is_private(visit.headers)
-
-    def _handed(self, visit: Visit, record: Record, ticket: Ticket, now: Instant) -> tuple[bytes, ...]:
-        age = record.expires_at - now if record.persistent else None
-        if self._sealer is None:
-            return (self._cookie.write(tokens.value_of(ticket), age),)
-        visit.sent = record.data
-        return self._sealer.write(ticket, record, age, visit.request)
-
     def _cleared(self, visit: Visit) -> tuple[bytes, ...]:
-        if self._sealer is None:
-            more = () if self.binder is None else self.binder.cleared(visit.request)
-            return (self._cookie.clear(), *more)
-        return self._sealer.clear(visit.request)
+        more = () if self.binder is None or self._sealer is not None else self.binder.cleared(visit.request)
+        return (*self._handing.clear(visit), *more)
 
     def _kept(self, record: Record) -> Record:
         """Return what of a record the store keeps: without its data, where that travels in the cookie."""
@@ -532,23 +491,3 @@ class Settler:
         raw = codec.encode(visit.data)
         # an untouched default is no write: compare like with like
         return visit.base if raw == self._untouched and not visit.base else raw
-
-
-def may_hand_out(request: Request, same_site: str) -> bool:
-    """Tell whether a request without our cookie comes from a browser that has none (H3): another site cannot tell."""
-    site = request.header(b"sec-fetch-site")
-    if site in (b"", b"none", b"same-origin", b"same-site"):
-        return True
-    # a cross-site page saw no Strict cookie, and no Lax one but on a top-level navigation
-    top = request.header(b"sec-fetch-mode") == b"navigate" and request.header(b"sec-fetch-dest") == b"document"
-    return request.method == "GET" and top and same_site == "Lax"
-
-
-def _is_private(headers: Headers) -> bool:
-    """Tell whether a response is for the browser that asked only, as far as its Cache-Control says."""
-    for name, value in headers:
-        if name.lower() == b"cache-control":
-            words = value.lower()
-            if b"public" in words or b"s-maxage" in words or b"immutable" in words:
-                return False
-    return True

@@ -26,7 +26,7 @@ from .model import (
 
 if TYPE_CHECKING:
     from .devices import Sighting
-    from .session import Session, Typed
+    from .session import Typed
 
 
 class All:
@@ -39,18 +39,28 @@ Carry: TypeAlias = Collection[str] | Mapping[str, Callable[[Any], bool]] | All
 """Which keys of an anonymous session move into a login: names, names with a validator each, or ALL."""
 
 RESERVED: Final = frozenset(
-    {"next", "state", "nonce", "code_verifier", "oauth_state", "oidc_state", "oidc_nonce", stepup.KEY}
+    {
+        *("next", "state", "nonce", "code_verifier", "oauth_state", "oidc_state", "oidc_nonce", stepup.KEY),
+        *("oidc_states", "oidc_login_next", "socialaccount_states"),  # mozilla-django-oidc, django-allauth
+    }
 )
 """Keys that never move: whoever planted an anonymous session would choose where its victim goes after login."""
+RESERVED_BEGINNINGS, RESERVED_ENDS = ("_state_",), ("_oauth_state",)
+"""Nor do those that begin or end so: authlib and flask-dance keep a login that was begun under a provider's name."""
 
 MOST_SUBJECT = 255
+
+
+def is_reserved(key: str) -> bool:
+    """Tell whether a key never moves into a login."""
+    return key in RESERVED or key.startswith(RESERVED_BEGINNINGS) or key.endswith(RESERVED_ENDS)
 
 
 def carried(data: dict[str, Any], chosen: Carry) -> dict[str, Any]:
     """Return the chosen keys; a validator may refuse a value, reserved keys never move."""
     if isinstance(chosen, All):
-        return {key: value for key, value in data.items() if key not in RESERVED}
-    kept = {key: data[key] for key in chosen if key in data and key not in RESERVED}
+        return {key: value for key, value in data.items() if not is_reserved(key)}
+    kept = {key: data[key] for key in chosen if key in data and not is_reserved(key)}
     if isinstance(chosen, Mapping):
         return {key: value for key, value in kept.items() if chosen[key](value)}
     return kept
@@ -93,7 +103,7 @@ class Visit(msgspec.Struct, eq=False):
     presented_as: int = 0
     copied: bool = False  # the record is a near copy, which may be a little old
     owes: bool = False  # there is something to note, which a copy may not
-    confirm: Callable[[Session], Any] | None = None  # reads the record itself: at once, or an awaitable that will
+    confirm: Callable[[Any], Any] | None = None  # reads the record itself: at once, or an awaitable that will
     bare: bool = False  # no cookie of ours came: an anonymous session may be handed out
     level: int = 0
     step_up: bool = False
@@ -140,13 +150,13 @@ class Visit(msgspec.Struct, eq=False):
     dropped: str = ""
     offered: bytes = b""  # the data as it was last put into a change, encoded and not yet sealed
     outcome: Outcome | None = None
+    unguarded: bool = False  # no primary change goes with the cookie, that would be refused were the session over
 
     # sealed tokens
     reads_only: bool = False  # the store is away: what came in the cookie may be read, nothing may be done
     reseal: bool = False  # the cookie that was presented no longer says what is true
     turned: Ticket | None = None  # a monotonic key is about to change: the ticket that will open the session then
     sent: bytes | None = None  # the data in the cookie that goes out
-    unguarded: bool = False  # no primary change goes with it, that would be refused were the session over
 
     @property
     def ticket_to_be(self) -> Ticket | None:

@@ -2,7 +2,8 @@
 
 It is an inventory (ASVS 5.0 16.1.1), printed by `coatcheck policy events`. A fact is one thing that happened; noise is
 a summary of what anybody on the network can cause, once a minute (core/noise.py). Beside its detail, every event says
-when, which realm, and, where there are any, session, subject, address and agent.
+when, which realm, on which machine, and, where there are any, session, subject, address, agent, and the request's id,
+method and path. The failures of the store and of ourselves are told at once, and kept in sum: of both kinds, too.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SUMMARY: Final = ("count", "since", "networks", "last")
-"""What a summary of noise holds; `last` is method and path of the last request, never its query."""
+"""What a summary of noise holds; `last` is the last request: id, method, path without query, agent, why refused."""
 
 
 def _fact(says: str, *fields: str, levels: tuple[str, ...] = ("info",)) -> Kind:
@@ -63,7 +64,7 @@ FACTS: Final[Mapping[str, Kind]] = MappingProxyType(
         "session_converted": _fact("a session of another library became one of ours", "source", "issued_at"),
         "session_token_reuse": _fact(
             "a superseded token was presented",
-            *("kind", "superseded_for", *_KNOWN),
+            *("kind", "superseded_for", "ended", *_KNOWN),
             levels=("info", "warning", "critical"),
         ),
         "session_use_after_expire": _fact(
@@ -93,6 +94,18 @@ FACTS: Final[Mapping[str, Kind]] = MappingProxyType(
         "store_restored": _fact("an operator said that the store was restored", "actor", "before", levels=_WARNING),
         "key_made": _fact("an operator made a key", "key", "actor"),
         "key_revoked": _fact("an operator revoked a key", "key", "actor"),
+        "audit_sealed": _fact(
+            "the facts of a stretch of time were sealed", "number", "since", "until", "count", "facts", "before", "mac"
+        ),
+        "session_backend_error": _fact(
+            "the store, or what else a session hangs on, failed",
+            *("error", "kind", "circuit", "pause", *SUMMARY),
+            levels=("warning", "critical"),
+        ),
+        "session_backend_recovered": _fact("the store answers again, after it was left alone", "down_for"),
+        "session_internal_error": _fact(
+            "a fault of coatcheck's own, or of a rule of the application's", "kind", *SUMMARY, levels=_CRITICAL
+        ),
     }
 )
 """What happened, each once."""

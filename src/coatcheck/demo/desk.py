@@ -26,7 +26,6 @@ from .goods import price
 
 SEE_OTHER: Final = 303
 
-_LONGEST_NEXT = 512
 _NOT_NEXT = ("/login", "/logout", "/signup")
 
 
@@ -135,22 +134,10 @@ def text(form: FormData, name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def own_path(target: str, otherwise: str = "/") -> str:
-    """Return where to go next if that is a page of ours, never another site's (`//evil.example` is one)."""
-    parts = urlsplit(target) if target.startswith("/") else None
-    if (
-        parts is None
-        or parts.scheme
-        or parts.netloc
-        or target.startswith(("//", "/\\"))
-        or "\\" in target
-        or not (target.isascii() and target.isprintable())
-        or " " in target
-        or len(target) > _LONGEST_NEXT
-        or parts.path in _NOT_NEXT
-    ):
-        return otherwise
-    return target
+def next_page(session: Session, wanted: str) -> str:
+    """Return the page of ours that comes next: the wanted one, or what a login interrupted; never another site's."""
+    target = session.resume(wanted).target  # a form that asks for a fresh proof stands where it is posted to
+    return "/" if urlsplit(target).path in _NOT_NEXT else target
 
 
 # -- records -----------------------------------------------------------------------------------------------------------

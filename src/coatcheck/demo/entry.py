@@ -14,7 +14,7 @@ from coatcheck import Refusal
 from coatcheck.adapters.starlette import session_of
 
 from .accounts import AccountError
-from .desk import back_to, desk_of, own_path, page, posted, record_of, text
+from .desk import back_to, desk_of, next_page, page, posted, record_of, text
 from .shop import WELCOME
 
 NO_ERRORS: Mapping[str, str] = {}
@@ -22,13 +22,14 @@ NO_ERRORS: Mapping[str, str] = {}
 
 async def new_account(request: Request) -> Response:
     """Show the form for a new account."""
-    return _new_account(request, own_path(request.query_params.get("next", "")))
+    return _new_account(request, next_page(session_of(request), request.query_params.get("next", "")))
 
 
 async def create_account(request: Request) -> Response:
     """Create an account and sign it in."""
     form = await posted(request, needs_session=False)
-    session, name, target = session_of(request), text(form, "name"), own_path(text(form, "next"))
+    session, name = session_of(request), text(form, "name")
+    target = next_page(session, text(form, "next"))
     try:
         name = await desk_of(request).accounts.create(name, text(form, "password"))
     except AccountError as error:
@@ -44,13 +45,14 @@ def _new_account(request: Request, target: str, name: str = "", errors: Mapping[
 
 async def sign_in_form(request: Request) -> Response:
     """Show the form to sign in; to somebody who is signed in it asks for the password again."""
-    return _sign_in_form(request, own_path(request.query_params.get("next", "")))
+    return _sign_in_form(request, next_page(session_of(request), request.query_params.get("next", "")))
 
 
 async def sign_in(request: Request) -> Response:
     """Sign in, or confirm who is signed in: a new ticket either way."""
     form = await posted(request, needs_session=False)
-    session, target = session_of(request), own_path(text(form, "next"))
+    session = session_of(request)
+    target = next_page(session, text(form, "next"))
     again, before = session.subject, await record_of(request)
     name = await desk_of(request).accounts.verify(again or text(form, "name"), text(form, "password"))
     if name is None:

@@ -9,7 +9,7 @@ from coatcheck import Event, Session
 from coatcheck.adapters.starlette import session_of
 
 from . import words
-from .desk import Desk, back_to, desk_of, over, own_path, page, posted, record_of, text
+from .desk import Desk, back_to, desk_of, next_page, over, page, posted, record_of, text
 
 STATUS = "/session/status"
 """Asked by a script every few seconds; it is `passive` (app.py), so asking keeps no session alive."""
@@ -69,7 +69,7 @@ async def stay(request: Request) -> Response:
     form = await posted(request)
     if request.headers.get("x-asked-by") == "script":
         return Response(status_code=204)
-    return back_to(own_path(text(form, "next")))
+    return back_to(next_page(session_of(request), text(form, "next")))
 
 
 async def trail(request: Request) -> Response:

@@ -58,7 +58,7 @@ class AsyncConversions:
         except DataError as error:
             self._tell(claim, error)
             return Found(claim)
-        return Found(claim) if made is None else await self._convert(claim, made, mark)
+        return Found(claim) if made is None else await self._convert(request, claim, made, mark)
 
     async def _of_mark(self, claim: Claim) -> Found:
         mark = await self._store.load(claim.mark)
@@ -73,7 +73,7 @@ class AsyncConversions:
         if collected is None:
             return Found(claim, record)
         update, following = collected
-        if await self._commit(update) is not None:
+        if await self._commit(update, request) is not None:
             return Found(claim, await self._store.load(record.handle))
         return Found(claim, replace(update.record, version=record.version + 1), following)
 
@@ -84,11 +84,11 @@ class AsyncConversions:
             return None
         return await ask(claim.source.fetch, claim.shown.key, self._manager.now())
 
-    async def _convert(self, claim: Claim, made: Made, mark: Record | None) -> Found:
+    async def _convert(self, request: Request, claim: Claim, made: Made, mark: Record | None) -> Found:
         """Write the mark and the session, each only if it is not there; whoever wrote the session may hand it out."""
         handle = made.insert.record.handle
         if mark is None:
-            conflict = await self._commit(Insert(record=self._manager.mark_of(claim, handle)))
+            conflict = await self._commit(Insert(record=self._manager.mark_of(claim, handle)), request)
             mark = None if conflict is None else conflict.current
         if mark is not None:
             if converter.session_of(mark) != handle:  # ended, or its subject is another's now, or taken over in bulk
@@ -96,7 +96,7 @@ class AsyncConversions:
             record = await self._store.load(handle)
             if record is not None:
                 return Found(claim, record)
-        conflict = await self._commit(made.insert)
+        conflict = await self._commit(made.insert, request)
         if conflict is not None and conflict.current is None:  # refused: before the subject's epoch, or one too many
             return Found(claim)
         record = await self._store.load(handle)
@@ -114,12 +114,13 @@ class AsyncConversions:
         except StoreError as error:
             logger.warning("a session that was taken over stays in the old store: %s", error)
 
-    async def _commit(self, change: Insert | Update) -> Conflict | None:
+    async def _commit(self, change: Insert | Update, request: Request | None = None) -> Conflict | None:
         deadline = monotonic() + DEADLINE
         commit_id = os.urandom(16)
+        changes = self._manager.traces.on(request, (change,))
         while True:
             try:
-                return await self._store.commit(commit_id, (change,), durable=True)
+                return await self._store.commit(commit_id, changes, durable=True)
             except StoreError as error:
                 if not error.retry or monotonic() >= deadline:
                     raise

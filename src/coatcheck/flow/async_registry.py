@@ -12,7 +12,7 @@ from collections.abc import Callable
 from time import time
 from typing import Any
 
-from ..core import epochs, facts
+from ..core import epochs, facts, realms
 from ..core.errors import ConfigError, DataError, StoreError
 from ..core.model import (
     Because,
@@ -27,9 +27,12 @@ from ..core.model import (
     RaiseEpoch,
     Record,
     RecordPage,
+    Trace,
 )
+from ..core.traces import placed
 from .async_ import SKEW_SAID, AsyncAuditedStore, AsyncStore
-from .journal import log_events
+from .given import awaited as given
+from .journal import here, log_events
 
 PURGE_ROWS = 100
 
@@ -37,18 +40,25 @@ PURGE_ROWS = 100
 class AsyncRegistry:
     """Sessions seen from outside a request: find them, end them, read what happened.
 
-    `realm` narrows everything to one audience; None is every one (for operators).
+    `realm` narrows everything to one audience; None is every one (for operators), but not what lies beside sessions in
+    realms of its own (core/realms.py): name such a realm to see it.
     """
 
     def __init__(
-        self, store: AsyncStore, realm: str | None = "__Host-coat", clock: Callable[[], Instant] = time
+        self, store: AsyncStore | str, realm: str | None = "__Host-coat", clock: Callable[[], Instant] = time
     ) -> None:
-        """Look at one store; `clock` is for tests."""
-        self._store = store
+        """Look at one store, or at the one that a URL names, to be closed by `close`; `clock` is for tests."""
+        self._store: AsyncStore = given(store)
+        self._owns = isinstance(store, str)
         self._realm = realm
         self._clock = clock
-        if log_events not in store.listeners:
-            store.listeners.append(log_events)
+        if log_events not in self._store.listeners:
+            self._store.listeners.append(log_events)
+
+    async def close(self) -> None:
+        """Close a store that was given as a URL; another one is its owner's to close."""
+        if self._owns:
+            await self._store.close()
 
     async def find(
         self,
@@ -59,9 +69,19 @@ class AsyncRegistry:
         limit: int = 100,
         cursor: str | None = None,
     ) -> RecordPage:
-        """Return a page of sessions, oldest first: a subject's, or all."""
-        query = Query(realm=self._realm, subject=subject, handle=handle, live=live, limit=limit, cursor=cursor)
-        return await self._store.find(query)
+        """Return a page of sessions, oldest first: a subject's, or all.
+
+        A page may be shorter than `limit`; there is more as long as it has a cursor.
+        """
+        while True:
+            query = Query(realm=self._realm, subject=subject, handle=handle, live=live, limit=limit, cursor=cursor)
+            page = await self._store.find(query)
+            if self._realm is not None:
+                return page
+            items = tuple(record for record in page.items if not realms.is_beside(record.realm))
+            if items or page.cursor is None:
+                return RecordPage(items, page.cursor, page.as_of)
+            cursor = page.cursor
 
     async def revoke(
         self, handle: Handle, because: Because = "operator", *, subject: str | None = None, actor: str | None = None
@@ -72,7 +92,7 @@ class AsyncRegistry:
             record = await self._store.load(record.successor)  # a step-up gave the session another handle
         if record is None or record.ended_at is not None or self._foreign(record, subject):
             return False
-        event = facts.about("session_revoked", record, self._now(), None, reason=because, actor=actor)
+        event = placed(facts.about("session_revoked", record, self._now(), None, reason=because, actor=actor), here())
         ending = End(handle=record.handle, because=because, events=(event,))
         await self._store.commit(os.urandom(16), (ending,), durable=True)
         return True
@@ -83,8 +103,28 @@ class AsyncRegistry:
         """End every session of a subject, but `keep`; a login that is under way is refused, too."""
         kept = () if keep is None else (keep,)
         event = self._bulk(subject, because, actor)
-        change = EndOthers(realm=self._one_realm(), subject=subject, keep=kept, because=because, events=(event,))
+        change = EndOthers(
+            realm=self._one_realm(), subject=subject, keep=kept, because=because, events=(event,), trace=event.trace
+        )
         await self._store.commit(os.urandom(16), (change,), durable=True)
+
+    async def revoke_sealed(self, since: Instant, until: Instant | None = None, *, actor: str | None = None) -> int:
+        """End every session whose cookie a key may have sealed that worked then, and leaked; return how many.
+
+        Once the key is revoked its cookies open nothing (`coatcheck keys revoke`); this tells the sessions' owners and
+        the audit trail why, and empties the lists of sessions. One commit for each of them.
+        """
+        from ..core.rotation import may_have_sealed  # it stands on the cipher, which few need
+
+        ended, cursor = 0, None
+        while True:
+            page = await self._store.find(Query(realm=self._one_realm(), cursor=cursor))
+            for record in page.items:
+                if may_have_sealed(record, since, until):
+                    ended += await self.revoke(record.handle, "key_rotation", actor=actor)
+            cursor = page.cursor
+            if cursor is None:
+                return ended
 
     async def revoke_tenant(self, tenant: str, *, because: Because = "operator", actor: str | None = None) -> None:
         """End every session of a tenant (see `Session.login`), in one write, however many they are.
@@ -122,7 +162,9 @@ class AsyncRegistry:
             message = "revoke_before takes a subject or a tenant: a subject's sessions end whatever tenant they are of"
             raise ConfigError(message)
         realm, event = self._one_realm(), self._bulk(subject, because, actor, before=moment)
-        change = EndOthers(realm=realm, subject=subject, because=because, before=moment, events=(event,))
+        change = EndOthers(
+            realm=realm, subject=subject, because=because, before=moment, events=(event,), trace=event.trace
+        )
         await self._store.commit(os.urandom(16), (change,), durable=True)
 
     async def purge(self, limit: int = 1000) -> int:
@@ -172,7 +214,7 @@ class AsyncRegistry:
         await self._store.commit(os.urandom(16), (change,), durable=True)
 
     def _foreign(self, record: Record, subject: str | None) -> bool:
-        if self._realm is not None and record.realm != self._realm:
+        if realms.is_beside(record.realm) if self._realm is None else record.realm != self._realm:
             return True
         return subject is not None and record.subject != subject
 
@@ -189,6 +231,7 @@ class AsyncRegistry:
             realm=self._realm or "",
             subject=subject,
             detail={"reason": because, "actor": actor, **detail},
+            trace=Trace(here()),
         )
 
     def _now(self) -> Instant:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cache
+from socket import gethostname
 
 from ..core import facts
 from ..core.model import Event
@@ -11,6 +13,12 @@ from ..core.model import Event
 logger = logging.getLogger("coatcheck")
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "critical": logging.CRITICAL}
+
+
+@cache
+def here() -> str:
+    """Return this machine's name, as events say where they happened."""
+    return gethostname()[:100]
 
 
 def log_events(events: Sequence[Event]) -> None:

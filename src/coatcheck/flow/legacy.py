@@ -57,7 +57,7 @@ class Conversions:
         except DataError as error:
             self._tell(claim, error)
             return Found(claim)
-        return Found(claim) if made is None else self._convert(claim, made, mark)
+        return Found(claim) if made is None else self._convert(request, claim, made, mark)
 
     def _of_mark(self, claim: Claim) -> Found:
         mark = self._store.load(claim.mark)
@@ -72,7 +72,7 @@ class Conversions:
         if collected is None:
             return Found(claim, record)
         update, following = collected
-        if self._commit(update) is not None:
+        if self._commit(update, request) is not None:
             return Found(claim, self._store.load(record.handle))
         return Found(claim, replace(update.record, version=record.version + 1), following)
 
@@ -83,11 +83,11 @@ class Conversions:
             return None
         return ask(claim.source.fetch, claim.shown.key, self._manager.now())
 
-    def _convert(self, claim: Claim, made: Made, mark: Record | None) -> Found:
+    def _convert(self, request: Request, claim: Claim, made: Made, mark: Record | None) -> Found:
         """Write the mark and the session, each only if it is not there; whoever wrote the session may hand it out."""
         handle = made.insert.record.handle
         if mark is None:
-            conflict = self._commit(Insert(record=self._manager.mark_of(claim, handle)))
+            conflict = self._commit(Insert(record=self._manager.mark_of(claim, handle)), request)
             mark = None if conflict is None else conflict.current
         if mark is not None:
             if converter.session_of(mark) != handle:  # ended, or its subject is another's now, or taken over in bulk
@@ -95,7 +95,7 @@ class Conversions:
             record = self._store.load(handle)
             if record is not None:
                 return Found(claim, record)
-        conflict = self._commit(made.insert)
+        conflict = self._commit(made.insert, request)
         if conflict is not None and conflict.current is None:  # refused: before the subject's epoch, or one too many
             return Found(claim)
         record = self._store.load(handle)
@@ -113,12 +113,13 @@ class Conversions:
         except StoreError as error:
             logger.warning("a session that was taken over stays in the old store: %s", error)
 
-    def _commit(self, change: Insert | Update) -> Conflict | None:
+    def _commit(self, change: Insert | Update, request: Request | None = None) -> Conflict | None:
         deadline = monotonic() + DEADLINE
         commit_id = os.urandom(16)
+        changes = self._manager.traces.on(request, (change,))
         while True:
             try:
-                return self._store.commit(commit_id, (change,), durable=True)
+                return self._store.commit(commit_id, changes, durable=True)
             except StoreError as error:
                 if not error.retry or monotonic() >= deadline:
                     raise

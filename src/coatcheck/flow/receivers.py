@@ -18,8 +18,10 @@ from ..core.manager import SessionManager
 from ..core.model import Change, End, EndOthers, Event, Handle, Instant, Note, Query, RaiseEpoch, Record, Reply, Request
 from ..core.notices import Issuer, Notice, Stream, Target
 from ..core.session import Session
-from .journal import log_events, logger
+from ..core.traces import placed
+from .journal import here, log_events, logger
 from .sync import Store
+from .troubles import Troubles
 
 KEYS_AGAIN, KEYS_FOR, KEYS_FAILED = 300.0, 3600.0, 30.0
 """Seconds between fetches of a key set: for an unknown kid, in any case, and after one that failed."""
@@ -31,11 +33,12 @@ WEEK = 604800.0
 class KeySet:
     """The keys of one party: given, or fetched by a function of the application's, never more often than said above."""
 
-    def __init__(self, keys: Any, clock: Callable[[], Instant]) -> None:
-        """Take a JWKS, or the function that fetches one; fetches nothing yet."""
+    def __init__(self, keys: Any, clock: Callable[[], Instant], failed: Callable[[None, Exception], None]) -> None:
+        """Take a JWKS, or the function that fetches one, and who is told when it fails; fetches nothing yet."""
         self._fetch = keys if callable(keys) else None
         self._keys: Sequence[jose.Jwk] = () if callable(keys) else jose.key_set(keys)
         self._clock = clock
+        self._failed = failed
         self._tried_at = self._good_at = float("-inf")
         self._lock = Lock()
 
@@ -58,8 +61,12 @@ class KeySet:
             if fetch is None or now - self._tried_at < (KEYS_FAILED if failed else after):
                 new = False
             else:
-                self._tried_at = now
-                new = self._fetched(fetch, now)
+                before, self._tried_at = self._tried_at, now
+                try:
+                    new = self._fetched(fetch, now)
+                except BaseException:  # who asked went away: no try, or anybody could keep us from the keys
+                    self._tried_at = before
+                    raise
             if now - self._good_at > KEYS_KEPT:
                 message = "the issuer's keys cannot be fetched; make sure that its JWKS can be reached from here"
                 raise StoreError(message)
@@ -70,6 +77,7 @@ class KeySet:
             self._keys = jose.key_set(fetch())
         except Exception as error:  # noqa: BLE001 - whatever an HTTP client raises, it has no keys for us
             logger.warning("keys of an issuer could not be fetched: %s", error)
+            self._failed(None, error)
             return False
         self._good_at = now
         return True
@@ -97,8 +105,11 @@ class Receiver:
         providers.check_listed(manager.settings.providers, "back-channel", (one.issuer for one in issuers))
         providers.check_listed(manager.settings.providers, "caep", (one.issuer for one in streams))
         self._manager, self._store = manager, store
-        self._issuers = {one.issuer: (one, KeySet(one.keys, manager.now)) for one in issuers}
-        self._streams = {one.issuer: (one, KeySet(one.keys, manager.now)) for one in streams}
+        manager.traces.node = manager.traces.node or here()
+        self._troubles = troubles = Troubles(manager, None)
+        failed = troubles.store_failed
+        self._issuers = {one.issuer: (one, KeySet(one.keys, manager.now, failed)) for one in issuers}
+        self._streams = {one.issuer: (one, KeySet(one.keys, manager.now, failed)) for one in streams}
         if len(self._issuers) < len(issuers) or len(self._streams) < len(streams):
             message = "two issuers or two streams have one name; each is told from the others by its issuer"
             raise ConfigError(message)
@@ -148,13 +159,14 @@ class Receiver:
             issuer, keys = found
             claims = keys.verified(token, issuer.algorithms, "logout+jwt" if issuer.require_typ else None)
             notice = notices.logout_notice(claims, issuer, self._manager.now())
-            if self._done(notice):
+            if self._done(request, notice):
                 raise jose.Refused("invalid_request", "This token was used before.")  # noqa: TRY301 - as above
         except jose.Refused as error:
             self._heard("logout_token_refused", request, error)
             return notices.refused_logout(error)
         except StoreError as error:
             logger.error("a logout token could not be served: %s", error)
+            self._troubles.store_failed(request, error)
             return notices.failed_logout()
         return notices.LOGGED_OUT
 
@@ -171,16 +183,17 @@ class Receiver:
             stream, keys = found
             notices.check_authorization(request, stream)
             claims = keys.verified(token, stream.algorithms, "secevent+jwt")
-            self._done(notices.event_notice(claims, stream, self._manager.now()))
+            self._done(request, notices.event_notice(claims, stream, self._manager.now()))
         except jose.Refused as error:
             self._heard("security_event_refused", request, error)
             return notices.refused_event(error)
         except StoreError as error:
             logger.error("a security event could not be served: %s", error)
+            self._troubles.store_failed(request, error)
             return notices.failed_event()
         return notices.ACCEPTED
 
-    def _done(self, notice: Notice) -> bool:
+    def _done(self, request: Request, notice: Notice) -> bool:
         """Do what a notice says and remember it; tell whether it was done before."""
         manager = self._manager
         if self._store.load(links.jti_handle(self._realm, notice.issuer, notice.jti)) is not None:
@@ -189,7 +202,8 @@ class Receiver:
         for target in notice.targets:
             ended += self._end(target, notice)
         detail = {"issuer": notice.issuer, "because": notice.because, "sessions": ended, **notice.detail}
-        event = Event(name="identity_provider_notice", at=manager.now(), realm=self._realm, detail=detail)
+        trace = manager.traces.of(request)
+        event = Event(name="identity_provider_notice", at=manager.now(), realm=self._realm, detail=detail, trace=trace)
         remembered = links.remembered(self._realm, notice.issuer, notice.jti, manager.now(), manager.entropy)
         return not self._write(*remembered, Note(events=(event,)))
 
@@ -249,7 +263,7 @@ class Receiver:
             return False
         event = facts.about("session_revoked", session, manager.now(), None, reason=notice.because, actor=notice.issuer)
         self._commit(
-            End(handle=session.handle, because=notice.because, events=(event,)),
+            End(handle=session.handle, because=notice.because, events=(placed(event, manager.traces.node),)),
             End(handle=record.handle, because=notice.because),
         )
         return True
@@ -262,7 +276,15 @@ class Receiver:
         return record
 
     def _end_all(self, subject: str, notice: Notice) -> None:
-        self._commit(EndOthers(realm=self._realm, subject=subject, because=notice.because, before=notice.before))
+        self._commit(
+            EndOthers(
+                realm=self._realm,
+                subject=subject,
+                because=notice.because,
+                before=notice.before,
+                trace=self._manager.traces.of(None),
+            )
+        )
 
     def _commit(self, *changes: Change) -> None:
         self._store.commit(os.urandom(16), changes, durable=True)
@@ -281,13 +303,17 @@ class Receiver:
     def _heard(self, kind: str, request: Request, error: jose.Refused) -> None:
         """Count what was refused: anybody can send it, so it is never written as it comes (H4)."""
         manager = self._manager
-        manager.noise.count(kind, manager.client(request).address, manager.now(), reason=error.sentence)
+        named = manager.traces.id_of(request)
+        manager.noise.count(
+            kind, manager.client(request).address, manager.now(), reason=error.sentence, request_id=named
+        )
         if manager.noise.due(manager.now()):
             summaries = manager.noise.summaries(manager.realm, manager.now())
             try:
-                self._commit(Note(events=summaries))
+                self._commit(Note(events=tuple([placed(one, manager.traces.node) for one in summaries])))
             except CoatcheckError as trouble:
                 logger.warning("session store: %s", trouble)
+                manager.noise.put_back(summaries, manager.now())
 
 
 def _issuer_of(token: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import sleep, time
 from typing import Any
 
-from ..core import epochs, facts
+from ..core import epochs, facts, realms
 from ..core.errors import ConfigError, DataError, StoreError
 from ..core.model import (
     Because,
@@ -26,8 +26,11 @@ from ..core.model import (
     RaiseEpoch,
     Record,
     RecordPage,
+    Trace,
 )
-from .journal import log_events
+from ..core.traces import placed
+from .given import blocking as given
+from .journal import here, log_events
 from .sync import SKEW_SAID, AuditedStore, Store
 
 PURGE_ROWS = 100
@@ -36,16 +39,25 @@ PURGE_ROWS = 100
 class Registry:
     """Sessions seen from outside a request: find them, end them, read what happened.
 
-    `realm` narrows everything to one audience; None is every one (for operators).
+    `realm` narrows everything to one audience; None is every one (for operators), but not what lies beside sessions in
+    realms of its own (core/realms.py): name such a realm to see it.
     """
 
-    def __init__(self, store: Store, realm: str | None = "__Host-coat", clock: Callable[[], Instant] = time) -> None:
-        """Look at one store; `clock` is for tests."""
-        self._store = store
+    def __init__(
+        self, store: Store | str, realm: str | None = "__Host-coat", clock: Callable[[], Instant] = time
+    ) -> None:
+        """Look at one store, or at the one that a URL names, to be closed by `close`; `clock` is for tests."""
+        self._store: Store = given(store)
+        self._owns = isinstance(store, str)
         self._realm = realm
         self._clock = clock
-        if log_events not in store.listeners:
-            store.listeners.append(log_events)
+        if log_events not in self._store.listeners:
+            self._store.listeners.append(log_events)
+
+    def close(self) -> None:
+        """Close a store that was given as a URL; another one is its owner's to close."""
+        if self._owns:
+            self._store.close()
 
     def find(
         self,
@@ -56,9 +68,19 @@ class Registry:
         limit: int = 100,
         cursor: str | None = None,
     ) -> RecordPage:
-        """Return a page of sessions, oldest first: a subject's, or all."""
-        query = Query(realm=self._realm, subject=subject, handle=handle, live=live, limit=limit, cursor=cursor)
-        return self._store.find(query)
+        """Return a page of sessions, oldest first: a subject's, or all.
+
+        A page may be shorter than `limit`; there is more as long as it has a cursor.
+        """
+        while True:
+            query = Query(realm=self._realm, subject=subject, handle=handle, live=live, limit=limit, cursor=cursor)
+            page = self._store.find(query)
+            if self._realm is not None:
+                return page
+            items = tuple(record for record in page.items if not realms.is_beside(record.realm))
+            if items or page.cursor is None:
+                return RecordPage(items, page.cursor, page.as_of)
+            cursor = page.cursor
 
     def revoke(
         self, handle: Handle, because: Because = "operator", *, subject: str | None = None, actor: str | None = None
@@ -69,7 +91,7 @@ class Registry:
             record = self._store.load(record.successor)  # a step-up gave the session another handle
         if record is None or record.ended_at is not None or self._foreign(record, subject):
             return False
-        event = facts.about("session_revoked", record, self._now(), None, reason=because, actor=actor)
+        event = placed(facts.about("session_revoked", record, self._now(), None, reason=because, actor=actor), here())
         ending = End(handle=record.handle, because=because, events=(event,))
         self._store.commit(os.urandom(16), (ending,), durable=True)
         return True
@@ -80,8 +102,28 @@ class Registry:
         """End every session of a subject, but `keep`; a login that is under way is refused, too."""
         kept = () if keep is None else (keep,)
         event = self._bulk(subject, because, actor)
-        change = EndOthers(realm=self._one_realm(), subject=subject, keep=kept, because=because, events=(event,))
+        change = EndOthers(
+            realm=self._one_realm(), subject=subject, keep=kept, because=because, events=(event,), trace=event.trace
+        )
         self._store.commit(os.urandom(16), (change,), durable=True)
+
+    def revoke_sealed(self, since: Instant, until: Instant | None = None, *, actor: str | None = None) -> int:
+        """End every session whose cookie a key may have sealed that worked then, and leaked; return how many.
+
+        Once the key is revoked its cookies open nothing (`coatcheck keys revoke`); this tells the sessions' owners and
+        the audit trail why, and empties the lists of sessions. One commit for each of them.
+        """
+        from ..core.rotation import may_have_sealed  # it stands on the cipher, which few need
+
+        ended, cursor = 0, None
+        while True:
+            page = self._store.find(Query(realm=self._one_realm(), cursor=cursor))
+            for record in page.items:
+                if may_have_sealed(record, since, until):
+                    ended += self.revoke(record.handle, "key_rotation", actor=actor)
+            cursor = page.cursor
+            if cursor is None:
+                return ended
 
     def revoke_tenant(self, tenant: str, *, because: Because = "operator", actor: str | None = None) -> None:
         """End every session of a tenant (see `Session.login`), in one write, however many they are.
@@ -119,7 +161,9 @@ class Registry:
             message = "revoke_before takes a subject or a tenant: a subject's sessions end whatever tenant they are of"
             raise ConfigError(message)
         realm, event = self._one_realm(), self._bulk(subject, because, actor, before=moment)
-        change = EndOthers(realm=realm, subject=subject, because=because, before=moment, events=(event,))
+        change = EndOthers(
+            realm=realm, subject=subject, because=because, before=moment, events=(event,), trace=event.trace
+        )
         self._store.commit(os.urandom(16), (change,), durable=True)
 
     def purge(self, limit: int = 1000) -> int:
@@ -169,7 +213,7 @@ class Registry:
         self._store.commit(os.urandom(16), (change,), durable=True)
 
     def _foreign(self, record: Record, subject: str | None) -> bool:
-        if self._realm is not None and record.realm != self._realm:
+        if realms.is_beside(record.realm) if self._realm is None else record.realm != self._realm:
             return True
         return subject is not None and record.subject != subject
 
@@ -186,6 +230,7 @@ class Registry:
             realm=self._realm or "",
             subject=subject,
             detail={"reason": because, "actor": actor, **detail},
+            trace=Trace(here()),
         )
 
     def _now(self) -> Instant:

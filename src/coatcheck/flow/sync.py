@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from ..core import replies
 from ..core.cookies import dress
-from ..core.errors import CoatcheckError, Refusal, SettledError, StoreError
+from ..core.errors import CoatcheckError, DataError, Refusal, SettledError, StoreError
 from ..core.manager import SessionManager
 from ..core.model import (
     Change,
@@ -39,11 +39,14 @@ from ..core.model import (
 )
 from ..core.session import Session
 from ..core.stepup import Of
-from .journal import log_events, logger
+from .guard import Guard
+from .journal import here, log_events, logger
+from .troubles import Troubles
 
 if TYPE_CHECKING:
     from ..core.converter import Claim
     from ..core.devices import Devices
+    from ..core.visit import Visit
     from .keys import Keys
     from .legacy import Conversions
     from .telling import Telling
@@ -166,7 +169,7 @@ class Exchange:
         self._glance: Callable[[Handle], Record | None] | None = getattr(store, "glance", None)
         self._make = make
         self._device_paths = manager.device_paths
-        self._guard = manager.guard
+        self._hardening = manager.hardening
         self._floor: Instant = 0.0
         self._generation: str | None = None
         self._told = False
@@ -175,6 +178,13 @@ class Exchange:
         if log_events not in store.listeners:
             store.listeners.append(log_events)
         self._telling = _telling_of(manager, store) if manager.settings.on_event else None
+        manager.traces.node = manager.traces.node or here()
+        self.troubles = Troubles(manager, self._telling, sharded=getattr(store, "sharded", False))
+        self._guard = Guard(store, self.troubles.asking)
+        self._at: Store | Guard = store  # what requests ask: the store, or its guard while it is in trouble
+        if self.troubles.circuit is not None:
+            self.troubles.use = self._use
+            self._use(self.troubles.always)
 
     def begin(self, request: Request, *, device: bool = True) -> Session | Reply:
         """Return the session of a request, or the answer that goes out in the handler's place.
@@ -182,21 +192,21 @@ class Exchange:
         `device`: the endpoints of device binding are answered here.
         """
         if self._device_paths and device and request.path in self._device_paths:
-            return self._guarded(request, self._device(request))
+            return self._hardened(request, self._device(request))
         manager = self.manager
         record = None
         try:
             if self._keys is not None:
                 self._keys.look()
             ticket = manager.identify(request)
-            if isinstance(ticket, Reply):
-                return self._refused(request, ticket)
             if isinstance(ticket, Ticket):
                 if abs(manager.now() - self._epochs_at) >= EPOCHS_EVERY:
                     self._look_at_epochs()
                 if self._glance is not None and (copied := self._copied(request, ticket)) is not None:
                     return copied
-                record = self.store.load(ticket.handle)
+                record = self._at.load(ticket.handle)
+            elif isinstance(ticket, Reply):
+                return self._refused(request, ticket)
             elif not self._salted:
                 self._look_at_epochs()  # a login must find its subject's shard
             session = None
@@ -204,16 +214,19 @@ class Exchange:
                 session = self._converted(request, manager.claim(request, ticket))
             if session is None:
                 session = manager.open(request, ticket, record, self._make, self._floor)
+            if isinstance(session, Reply):
+                return self._refused(request, session)
+            visit = session.visit
+            if not visit.notes and not visit.urgent:
+                return session
+            self._note(visit)
+            return (self._urgent(request, session, again=True)) if visit.urgent else session
         except StoreError as error:
             return self._away(request, error)
-        if isinstance(session, Reply):
-            return self._refused(request, session)
-        visit = session.visit
-        if not visit.notes and not visit.urgent:
-            return session
-        for commit_id, event in visit.notes:
-            self._try(commit_id, (Note(events=(event,)),), durable=False)
-        return (self._urgent(request, session, again=True)) if visit.urgent else session
+        except CoatcheckError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a rule or a store breaks on: nobody is let in by it
+            return self._hardened(request, self.troubles.broke(request, error))
 
     def _device(self, request: Request) -> Reply:
         """Answer a browser that binds its session to its device, or proves that it still is: 503 where we are late."""
@@ -233,20 +246,23 @@ class Exchange:
                     floor = self.floor()
                     outcome, notes = manager.refresh(request, self._successor(handle), floor), ()
                 for commit_id, event in notes:
-                    self._try(commit_id, (Note(events=(event,)),), durable=False)
-                if not outcome.changes or self.store.commit(os.urandom(16), outcome.changes, outcome.durable) is None:
+                    self._try(request, commit_id, (Note(events=(event,)),), durable=False)
+                changes = manager.traces.on(request, outcome.changes)
+                if not changes or self._at.commit(os.urandom(16), changes, outcome.durable) is None:
                     return outcome.reply or replies.UNAVAILABLE
-        except (StoreError, ValueError) as error:
-            logger.error("session store: %s", error)
-        return replies.UNAVAILABLE
+        except StoreError as error:
+            self.troubles.store_failed(request, error)
+        except Exception as error:  # noqa: BLE001 - a browser gives its key up after any other answer than 503
+            self.troubles.broke(request, error)
+        return self._unavailable(request)
 
     def _successor(self, handle: Handle) -> Record | None:
         """Return the record under a handle, or the one that took its place when its secret was renewed by hand."""
-        record = self.store.load(handle)
+        record = self._at.load(handle)
         for _ in range(DEVICE_HOPS):
             if record is None or record.ended_because != "replaced" or record.successor is None:
                 return record
-            record = self.store.load(record.successor)
+            record = self._at.load(record.successor)
         return record
 
     def confirm(self, session: Session) -> None:
@@ -259,16 +275,37 @@ class Exchange:
             for _ in range(2):
                 if not visit.copied or visit.ticket is None:
                     return
-                record = self.store.load(visit.ticket.handle)
+                record = self._at.load(visit.ticket.handle)
                 self.manager.confirm(session, record, self._floor)
-                for commit_id, event in visit.notes:
-                    self._try(commit_id, (Note(events=(event,)),), durable=False)
+                self._note(visit)
                 if visit.urgent:
-                    conflict = self.store.commit(os.urandom(16), visit.urgent, visit.urgent_required)
+                    changes = self.manager.traces.on(visit.request, visit.urgent)
+                    conflict = self._at.commit(os.urandom(16), changes, visit.urgent_required)
                     visit.copied = conflict is not None
         except StoreError as error:
-            logger.error("session store: %s", error)
-            raise Refusal(replies.UNAVAILABLE, "the session could not be confirmed: the store is away") from error
+            self.troubles.store_failed(visit.request, error)
+            raise Refusal(
+                self._unavailable(visit.request), "the session could not be confirmed: the store is away"
+            ) from error
+
+    def finish_read(self, session: Session, status: int, headers: Headers) -> Headers | None:
+        """Return the response's headers where the session was read, or not even that; None: `finish` has more to do.
+
+        For adapters that can spare themselves the waiting: `finish` alone does the same.
+        """
+        visit = session.visit
+        if visit.outcome is not None or self._hardening is not None:
+            return None
+        try:
+            visit.outcome = outcome = self.manager.settle_read(session, status, headers)
+        except Exception:  # noqa: BLE001 - `finish` meets it again, and tells of it
+            return None
+        return None if outcome is None else dress(headers, outcome)
+
+    def is_closed(self, session: Session) -> bool:
+        """Tell whether `close` has nothing to do."""
+        visit = session.visit
+        return not (visit.wrote or visit.lent or visit.asked) and self.manager.noise.since is None
 
     def finish(self, session: Session, status: int, headers: Headers) -> Reply | Headers:
         """Commit what the exchange leaves and return the response's headers, or the answer that replaces it.
@@ -278,18 +315,28 @@ class Exchange:
         visit = session.visit
         if visit.outcome is None:
             devices = None if visit.login is None else self.manager.devices
-            if devices is not None:
-                self._look_at_device(devices, session)
             try:
-                outcome = self.manager.settle(session, status, headers)
-            except StoreError as error:  # the keys of a sealed token are out of reach
-                outcome = self._failed(Outcome(required=True), error)
-            if visit.unguarded:
-                outcome = self._seen_again(session, outcome)
-            if outcome.changes:
-                outcome = self._commit(session, outcome)
-            if devices is not None and outcome.reply is None and outcome.cookies:
-                self._note_device(devices, session)
+                if devices is not None:
+                    self._look_at_device(devices, session)
+                try:
+                    if visit.login is not None:
+                        self.floor()  # by how much our clock is ahead of the store's
+                    outcome = self.manager.settle(session, status, headers)
+                except StoreError as error:  # or the keys of a sealed token are out of reach
+                    outcome = self._failed(session, Outcome(required=True), error)
+                if visit.unguarded:
+                    outcome = self._seen_again(session, outcome)
+                if outcome.changes:
+                    outcome = self._commit(session, outcome)
+                if devices is not None and outcome.reply is None and outcome.cookies:
+                    self._note_device(devices, session)
+            except DataError as error:  # a value that cannot be kept: the application's own error page answers
+                self.troubles.broke(visit.request, error)
+                raise
+            except CoatcheckError:
+                raise
+            except Exception as error:  # noqa: BLE001 - nothing was committed, so nothing may look as if it were
+                outcome = Outcome(reply=self.troubles.broke(visit.request, error))
             visit.outcome = outcome
             if visit.dropped:
                 logger.info("session data of %r was %s", visit.request.path, visit.dropped)
@@ -298,9 +345,9 @@ class Exchange:
             self._told = True
             logger.warning(_LOST)
         answer = dress(headers, outcome) if outcome.reply is None else outcome.reply
-        if self._guard is None:
+        if self._hardening is None:
             return answer
-        return self._guard.guarded(visit.request, answer, private=visit.consulted)
+        return self._hardening.hardened(visit.request, answer, private=visit.consulted)
 
     def _look_at_device(self, devices: Devices, session: Session) -> None:
         """Have the browser of a login compared with its subject's; where those are out of reach, nothing is told."""
@@ -309,9 +356,10 @@ class Exchange:
             return
         subject = visit.login.subject
         try:
-            memory = self.store.load(devices.handle_of(subject))
+            memory = self._at.load(devices.handle_of(subject))
         except StoreError as error:
-            logger.warning("the browser of a login could not be compared with others: %s", error)
+            logger.warning("the browser of a login could not be compared with others")
+            self.troubles.store_failed(visit.request, error, "warning")
         else:
             visit.sighting = devices.sighted(visit.request, subject, memory, visit.arrived)
 
@@ -323,20 +371,21 @@ class Exchange:
                 change = None if visit.sighting is None else devices.noted(visit.sighting, visit.arrived)
                 if change is None or visit.sighting is None:
                     return
-                conflict = self.store.commit(os.urandom(16), (change,), durable=False)
+                conflict = self._at.commit(os.urandom(16), (change,), durable=False)
                 if conflict is None or conflict.current is None:
                     return
                 visit.sighting = devices.again(visit.sighting, conflict.current, visit.arrived)
         except StoreError as error:
-            logger.warning("the browser of a login could not be noted: %s", error)
+            logger.warning("the browser of a login could not be noted")
+            self.troubles.store_failed(visit.request, error, "warning")
 
     def abandon(self, session: Session) -> None:
         """Commit ends and activity of an exchange whose response does not pass through us; drop the rest."""
         visit = session.visit
         if visit.outcome is None:
-            visit.outcome = outcome = self.manager.abandon(session)
+            visit.outcome = outcome = self._left(session)
             if outcome.changes:
-                self._try(os.urandom(16), outcome.changes, durable=outcome.durable)
+                self._try(visit.request, os.urandom(16), outcome.changes, durable=outcome.durable)
 
     def close(self, session: Session) -> None:
         """Commit what was written after the response started, if no cookie is needed; then do a little housework."""
@@ -346,6 +395,9 @@ class Exchange:
                 outcome = manager.late(session)
             except CoatcheckError as error:
                 logger.error("session data written after the response started was lost: %s", error)
+                outcome = Outcome()
+            except Exception as error:  # noqa: BLE001 - the answer is out; what cannot be kept is told
+                self.troubles.broke(visit.request, error)
                 outcome = Outcome()
             if outcome.changes:
                 self._commit(session, outcome)
@@ -359,19 +411,21 @@ class Exchange:
         manager = self.manager
         if manager.noise.since is not None and manager.noise.due(manager.now()):
             self.flush()
-        return self._guarded(request, reply)
+        return self._hardened(request, reply)
 
-    def _guarded(self, request: Request, answer: A) -> A:
+    def _hardened(self, request: Request, answer: A) -> A:
         """Return an answer of ours with what guards it."""
-        if self._guard is None or not isinstance(answer, Reply):
+        if self._hardening is None or not isinstance(answer, Reply):
             return answer
-        return self._guard.guarded(request, answer, private=False)
+        return self._hardening.hardened(request, answer, private=False)
 
     def flush(self) -> None:
         """Write the summaries of the noise counted so far."""
-        summaries = self.manager.noise.summaries(self.manager.realm, self.manager.now())
-        if summaries:
-            self._try(os.urandom(16), (Note(events=summaries),), durable=False)
+        manager = self.manager
+        now = manager.now()
+        summaries = manager.noise.summaries(manager.realm, now)
+        if summaries and not self._try(None, os.urandom(16), (Note(events=summaries),), durable=False):
+            manager.noise.put_back(summaries, now)
 
     def save(self, session: Session) -> None:
         """Commit the data now (a websocket, a stream); raises SettledError where a cookie would be needed.
@@ -436,9 +490,9 @@ class Exchange:
             return None, inf
         try:
             floor = self.floor()
-            stored = self.store.load(record.handle)
+            stored = self._at.load(record.handle)
         except StoreError as error:
-            logger.warning("session store: %s", error)
+            self.troubles.store_failed(None, error, "warning")
             return None, None
         return self.manager.over(stored, floor, record), self.manager.ends_at(stored, record)
 
@@ -471,12 +525,13 @@ class Exchange:
     def _look_at_epochs(self) -> None:
         now = self.manager.now()
         try:
-            epochs = self.store.epochs()
+            epochs = self._at.epochs()
         except StoreError:
             if abs(now - self._epochs_at) >= EPOCHS_STALE:
                 raise
             return
-        skew = abs(epochs.store_now - self.manager.now())
+        then = self.manager.now()
+        skew = abs(epochs.store_now - then)
         if skew > MOST_SKEW:
             message = f"the store's clock and this process's differ by {skew:.0f} s (at most {MOST_SKEW:.0f}); set them"
             raise StoreError(message)
@@ -488,7 +543,7 @@ class Exchange:
         if self._generation not in (None, epochs.generation):
             logger.critical("the store was emptied or restored: every session begun before now is refused")
             self._floor = now
-            self._try(os.urandom(16), (RaiseEpoch(scope="*", before=now),), durable=True)
+            self._try(None, os.urandom(16), (RaiseEpoch(scope="*", before=now),), durable=True)
         if self._generation is None:
             self._look_back(epochs.store_now)
         self._generation = epochs.generation
@@ -500,6 +555,7 @@ class Exchange:
         if self._telling is not None:
             self._telling.here()
         self._floor = max(self._floor, self.manager.learn(epochs.scopes))
+        self.manager.ahead(then - epochs.store_now if now > epochs.store_now else 0.0)
         self._epochs_at = now
 
     def _look_back(self, now: Instant) -> None:
@@ -514,21 +570,31 @@ class Exchange:
         if newest.items and newest.items[0].at < now - QUIET_SAID:
             logger.warning(_QUIET, (now - newest.items[0].at) / 3600)
 
+    def _use(self, guarded: bool) -> None:
+        self._at = self._guard if guarded else self.store
+
     def _away(self, request: Request, error: StoreError) -> Session | Reply:
-        logger.error("session store: %s", error)
-        return self._guarded(request, self.manager.away(request, self._make, self._floor))
+        self.troubles.store_failed(request, error)
+        answer = self.manager.away(request, self._make, self._floor)
+        if isinstance(answer, Reply):
+            answer = self._hardened(request, self.manager.traces.answered(request, answer))
+        return answer
+
+    def _unavailable(self, request: Request) -> Reply:
+        return self.manager.traces.answered(request, replies.UNAVAILABLE)
 
     def _urgent(self, request: Request, session: Session, again: bool) -> Session | Reply:
         """Commit what must be stored before the handler runs: a first sight, an end, a drop to "remembered"."""
         visit = session.visit
         try:
-            conflict = self.store.commit(os.urandom(16), visit.urgent, visit.urgent_required)
+            changes = self.manager.traces.on(request, visit.urgent)
+            conflict = self._at.commit(os.urandom(16), changes, visit.urgent_required)
             if conflict is not None and again:
                 return self._reopened(request, session)
         except StoreError as error:
             if visit.urgent_required:
                 return self._away(request, error)
-            logger.warning("session store: %s", error)
+            self.troubles.store_failed(request, error, "warning")
             self.manager.after.unsighted(session)
         return session
 
@@ -536,7 +602,7 @@ class Exchange:
         ticket = self.manager.identify(request)
         if not isinstance(ticket, Ticket):
             return session
-        record = self.store.load(ticket.handle)
+        record = self._at.load(ticket.handle)
         opened = self.manager.open(request, ticket, record, self._make, self._floor)
         if isinstance(opened, Reply) or not opened.visit.urgent:
             return opened
@@ -549,15 +615,16 @@ class Exchange:
             self._telling.here()
         deadline = monotonic() + COMMIT_DEADLINE
         commit_id = os.urandom(16)
+        changes = manager.traces.on(session.visit.request, outcome.changes)
         unsure = False
         tries = 0
         while True:
             try:
-                conflict = self.store.commit(commit_id, outcome.changes, outcome.durable)
+                conflict = self._at.commit(commit_id, changes, outcome.durable)
             except StoreError as error:
                 patient = error.retry and (outcome.required or outcome.cookies)
                 if not patient or monotonic() >= deadline:
-                    return self._failed(outcome, error)
+                    return self._failed(session, outcome, error)
                 unsure = unsure or error.unsure
             else:
                 if conflict is None:
@@ -567,8 +634,9 @@ class Exchange:
                 if not outcome.changes:
                     return outcome
                 if monotonic() >= deadline:
-                    return self._failed(outcome, StoreError("others kept changing the session"))
+                    return self._failed(session, outcome, StoreError("others kept changing the session"))
                 commit_id = os.urandom(16)
+                changes = manager.traces.on(session.visit.request, outcome.changes)
             tries += 1
             sleep(random.uniform(0.0, 0.0005 * 2 ** min(tries, 6)))  # noqa: S311 - jitter, no secret
 
@@ -576,23 +644,41 @@ class Exchange:
         """Look whether the session still lives, before a cookie goes out that no commit can refuse."""
         record = session.visit.record
         try:
-            stored = None if record is None else self.store.load(record.handle)
+            stored = None if record is None else self._at.load(record.handle)
         except StoreError as error:
-            return self._failed(outcome, error)
+            return self._failed(session, outcome, error)
         return self.manager.after.seen_again(session, outcome, stored)
 
-    def _failed(self, outcome: Outcome, error: StoreError) -> Outcome:
+    def _failed(self, session: Session, outcome: Outcome, error: StoreError) -> Outcome:
+        request = session.visit.request
         if outcome.required:
-            logger.error("session store: %s", error)
-            return Outcome(reply=replies.UNAVAILABLE)
-        logger.warning("session store: %s", error)
+            self.troubles.store_failed(request, error)
+            return Outcome(reply=self._unavailable(request))
+        self.troubles.store_failed(request, error, "warning")
         return Outcome(vary=outcome.vary)
 
-    def _try(self, commit_id: bytes, changes: tuple[Change, ...], *, durable: bool) -> None:
+    def _note(self, visit: Visit) -> None:
+        """Write the facts that hang on no other change."""
+        for commit_id, event in visit.notes:
+            self._try(visit.request, commit_id, (Note(events=(event,)),), durable=False)
+
+    def _try(self, request: Request | None, commit_id: bytes, changes: tuple[Change, ...], *, durable: bool) -> bool:
+        """Commit what nobody waits for; tell whether that was done."""
+        changes = self.manager.traces.on(request, changes)
         try:
-            self.store.commit(commit_id, changes, durable)
+            self._at.commit(commit_id, changes, durable)
         except StoreError as error:
-            logger.warning("session store: %s", error)
+            self.troubles.store_failed(request, error, "warning")
+            return False
+        return True
+
+    def _left(self, session: Session) -> Outcome:
+        """Return what an exchange leaves that is given up; a fault on top of it must not hide why."""
+        try:
+            return self.manager.abandon(session)
+        except Exception as error:  # noqa: BLE001 - see above
+            self.troubles.broke(session.visit.request, error)
+            return Outcome()
 
     def _at_once(self, session: Session, change: Callable[[dict[str, Any]], V]) -> V | None:
         """Apply a change to the stored data by a commit of its own; None, where the session ended meanwhile."""
@@ -605,7 +691,7 @@ class Exchange:
             value, update = self.manager.after.edit(session, change)
             if update is None:
                 return value
-            conflict = self.store.commit(os.urandom(16), (update,), durable=False)
+            conflict = self._at.commit(os.urandom(16), (update,), durable=False)
             if conflict is None:
                 self.manager.after.edited(session, change, update)
                 return value

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ..core import converter
+from ..core import converter, realms
 from ..core.errors import DataError, StoreError
 from ..core.legacy import Old, Source
 from ..core.manager import SessionManager
@@ -130,7 +130,7 @@ class Takeover(Conversions):
 
     def proofs(self) -> Iterator[Proof]:
         """Look up every session that was ever taken over."""
-        realm, cursor = self._manager.realm + converter.MARKS, None
+        realm, cursor = self._manager.realm + realms.CONVERTED, None
         while True:
             page = self._store.find(Query(realm=realm, limit=PAGE, cursor=cursor))
             for mark in page.items:

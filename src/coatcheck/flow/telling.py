@@ -1,7 +1,8 @@
 """Who is told of what was committed: the listeners, each in a thread of its own, never on a request's time.
 
 Rules
-- Told is what the store has committed, by this process, in this realm: once, in the order of the commits.
+- Told is what the store has committed, by this process, in this realm: once, in the order of the commits; and what
+  no store could keep, since it is about its own failure or a fault of ours (flow/troubles.py).
 - A listener that is slow, or fails, keeps nobody waiting: not the request, not the other listeners.
 - What waits for a listener is bounded; what comes on top of that is lost, counted and said. The audit trail in the
   store is what is complete; a listener is how people hear of it soon.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import inspect
+import os
 import queue
 import threading
 from collections.abc import Callable, Coroutine, Sequence
@@ -93,22 +95,29 @@ class Post:
         self.listener = listener
         self.loop: asyncio.AbstractEventLoop | None = None
         self.lost = 0
+        self._said_at = float("-inf")
+        self.forget()
+        _POSTS.add(self)
+
+    def forget(self) -> None:
+        """Begin anew, in a forked child: what waits is its parent's to tell."""
         self._queue: queue.Queue[Event] = queue.Queue(MOST_WAITING)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._said_at = float("-inf")
-        _POSTS.add(self)
 
     def put(self, event: Event) -> None:
         """Have an event told, or lose it; never waits."""
+        begun = None
         with self._lock:
             try:
                 self._queue.put_nowait(event)
             except queue.Full:
                 self._lose(event)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name=f"coatcheck: {self.name}", daemon=True)
-                self._thread.start()
+            if self._thread is None:
+                begun = threading.Thread(target=self._run, name=f"coatcheck: {self.name}", daemon=True)
+                self._thread = begun
+        if begun is not None:
+            begun.start()  # not within the lock: where greenlets stand for threads, it runs at once
 
     @property
     def name(self) -> str:
@@ -145,6 +154,10 @@ class Post:
                 continue
             try:
                 self._tell(event)
+            except BaseException:  # it ends this thread; the next event begins another
+                with self._lock:
+                    self._thread = None
+                raise
             finally:
                 self._queue.task_done()
 
@@ -173,3 +186,12 @@ def _farewell() -> None:
     until = monotonic() + FAREWELL
     for post in list(_POSTS):
         post.drained(until)
+
+
+def _after_fork_in_child() -> None:
+    for post in list(_POSTS):
+        post.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

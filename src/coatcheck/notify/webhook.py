@@ -16,10 +16,10 @@ from binascii import Error as NotBase64
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from http.client import HTTPException
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
 
 import msgspec
 
@@ -53,11 +53,7 @@ class Webhook:
         Posted are the events named, or all from a severity on ("info", "warning", "critical"). Raises ConfigError for
         plain http to anywhere but this machine, and for a weak secret.
         """
-        parts = urlsplit(url)
-        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-            message = f"a webhook goes to https://, or to http on this machine (found {url!r:.80})"
-            raise ConfigError(message)
-        self._url, self._place = url, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        self._url, self._place = url, place_of(url)
         self._secrets = [_decoded(one) for one in ([secret] if isinstance(secret, str) else secret)]
         if not self._secrets:
             message = "a webhook needs a secret: 'whsec_' and 24 to 64 random bytes in base64 (found none)"
@@ -65,7 +61,7 @@ class Webhook:
         self._choice = Choice(names, at_least)
         self._delivery = delivery or Delivery()
         self._clock = clock
-        self._opener = build_opener(_NoRedirect)
+        self._opener = opener()
         self._gone = False
 
     def __call__(self, event: Event) -> None:
@@ -88,24 +84,25 @@ class Webhook:
             "webhook-timestamp": str(at),
             "webhook-signature": " ".join(signature(secret, name, at, body) for secret in self._secrets),
         }
-        request = Request(self._url, body, headers, method="POST")  # noqa: S310 - the scheme was checked
-        try:
-            with self._opener.open(request, timeout=SECONDS) as answer:
-                answer.read(1)  # nothing in it matters to us
-        except HTTPError as refused:
-            refused.close()
+        refused = posted(self._opener, self._url, body, headers)
+        if refused is not None:
             self._refused(refused)
-        except (OSError, HTTPException, ValueError) as error:
-            raise TryAgain(str(error) or type(error).__name__) from error
 
-    def _refused(self, answer: HTTPError) -> None:
-        if answer.code == 410:
+    def _refused(self, answer: Refusal) -> None:
+        if answer.status == 410:
             self._gone = True
             logger.error("the webhook at %s is gone (410): nothing more is posted there", self._place)
             return
-        after = answer.headers.get("retry-after", "") if answer.headers is not None else ""
-        message = f"it answered {answer.code}"
-        raise TryAgain(message, float(after) if after.isdecimal() and len(after) < 6 else 0.0)
+        message = f"it answered {answer.status}"
+        raise TryAgain(message, answer.after)
+
+
+class Refusal(NamedTuple):
+    """An answer that is not 2xx: its status, the seconds that it asks for, and the beginning of what it says."""
+
+    status: int
+    after: float
+    body: bytes
 
 
 def signature(secret: bytes, name: str, at: int, body: bytes) -> str:
@@ -124,10 +121,41 @@ def body_of(event: Event) -> bytes:
         "subject": event.subject,
         "address": None if client is None else client.address,
         "agent": None if client is None else client.agent,
+        "request_id": None if event.trace is None else event.trace.request_id,
         "detail": event.detail,
     }
     when = datetime.fromtimestamp(event.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return msgspec.json.encode({"type": event.name, "timestamp": when, "data": data})
+
+
+def place_of(url: str) -> str:
+    """Return where a URL leads, as logs may show it; raise ConfigError for plain http to anywhere but this machine."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+        message = f"a webhook goes to https://, or to http on this machine (found {url!r:.80})"
+        raise ConfigError(message)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def opener() -> OpenerDirector:
+    """Return what posts, and follows no redirect."""
+    return build_opener(_NoRedirect)
+
+
+def posted(by: OpenerDirector, url: str, body: bytes, headers: dict[str, str], most: int = 1) -> Refusal | None:
+    """Post; return None for 2xx, or the answer that refused it. Raises TryAgain where there was none."""
+    request = Request(url, body, headers, method="POST")  # noqa: S310 - the scheme was checked
+    try:
+        with by.open(request, timeout=SECONDS) as answer:
+            answer.read(1)  # nothing in it matters to us
+    except HTTPError as refused:
+        with refused:
+            after = (refused.headers.get("retry-after") if refused.headers is not None else None) or ""
+            seconds = float(after) if after.isdecimal() and len(after) < 6 else 0.0
+            return Refusal(refused.code, seconds, refused.read(most))
+    except (OSError, HTTPException, ValueError) as error:
+        raise TryAgain(str(error) or type(error).__name__) from error
+    return None
 
 
 class _NoRedirect(HTTPRedirectHandler):

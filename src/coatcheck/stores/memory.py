@@ -18,7 +18,7 @@ from heapq import heapify, heappop, heappush, merge, nsmallest
 from itertools import islice
 from typing import Final
 
-from ..core import ledger
+from ..core import epochs, ledger
 from ..core.errors import NotApplied
 from ..core.model import (
     Change,
@@ -267,6 +267,8 @@ class _Shelf:
     def purge(self, limit: int) -> int:
         """End what is overdue and delete what is past its tombstone; the caller holds the lock."""
         now, done = self.clock(), 0
+        for scope in [scope for scope, at in self.scopes.items() if epochs.is_over(scope, at, now)]:
+            del self.scopes[scope]
         while self.due and self.due[0][0] <= now and done < limit:
             _, handle = heappop(self.due)
             record = self.records.get(handle)

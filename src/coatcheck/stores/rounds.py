@@ -202,6 +202,7 @@ class Rounds:
         self._add_meta = text("insert into {p}meta (name, value) values (?, ?)")
         self._set_meta = text("update {p}meta set value = ? where name = ?")
         self._scopes, self._meta = Ask(text(sql.SCOPES)), text(sql.META)
+        self._has_old_scopes, self._forget_scopes = text(sql.HAS_OLD_SCOPES), text(sql.FORGET_SCOPES)
         self._keys, self._lock_key = Ask(text(sql.KEYS)), text(f"{sql.META} for update")
 
     def text(self, statement: str) -> str:
@@ -367,10 +368,16 @@ class Rounds:
     # Tidying.
 
     def purge(self, limit: int) -> Steps[Done[int]]:
-        """End overdue records and delete old tombstones in one short transaction; 0 means that nothing is due."""
+        """End overdue records and delete old tombstones in one short transaction; 0 means that nothing is due.
+
+        Epochs that no session can be older than are forgotten.
+        """
         done: Done[int] | None = Done(0)
+        old = sql.old_scopes(*self._given())
         while done is not None and not done.result and limit > 0:
-            answers = yield Round([Ask(self._is_due, self._given())])
+            answers = yield Round([Ask(self._is_due, self._given()), Ask(self._has_old_scopes, old)])
+            if answers[1].rows:
+                yield Round([Ask(self._forget_scopes, old)], decides=True)
             if not answers[0].rows:
                 break
             done = yield from self._purge_batch(min(limit, PURGE_ROWS))

@@ -16,9 +16,10 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from ..core.errors import ConfigError, StoreError
+from ..core.epochs import KEPT, TENANT
+from ..core.errors import ConfigError, StoreError, Unreadable
 from ..core.ledger import MAX_SKEW
-from ..core.model import Client, Event, EventQuery, Instant, Query, Record
+from ..core.model import Client, Event, EventQuery, Instant, Query, Record, Trace
 from ..core.paging import events_from, records_from
 
 Row: TypeAlias = tuple[Any, ...]
@@ -28,6 +29,9 @@ RECORD_COLUMNS: Final = (
     "data, ended_at, ended_because, successor, version, by_commit, details"
 )
 EVENT_COLUMNS: Final = "at, name, realm, handle, subject, noise, address, agent, detail"
+
+_TRACE: Final = "@trace"
+"""The name in an event's detail under which its trace lies: no statement looks at it, so it has no column."""
 
 LIVE: Final = "ended_at is null and expires_at > {now} and (idle_for is null or seen_at + idle_for > {now})"
 
@@ -47,6 +51,9 @@ LOOK_LATER: Final = "update {p}sessions set due_at = ? where handle = ?"
 DELETE: Final = "delete from {p}sessions where handle = ?"
 EPOCH: Final = "select epoch from {p}subjects where realm = ? and subject = ?"
 SCOPES: Final = "select scope, epoch from {p}epochs"
+_OLD_SCOPES: Final = "from {p}epochs where scope like ? and epoch < {now} - ?"
+HAS_OLD_SCOPES: Final = f"select 1 {_OLD_SCOPES} limit 1"
+FORGET_SCOPES: Final = f"delete {_OLD_SCOPES}"
 META: Final = "select value from {p}meta where name = ?"
 KEYS: Final = "select name, value from {p}meta where name >= 'keys:' and name < 'keys;'"
 ADD_KEY: Final = "insert into {p}meta (name, value) values (?, ?) on conflict (name) do nothing"
@@ -163,7 +170,7 @@ def record_of(row: Row) -> Record:
         rest = _decode(details)
     except (ValueError, TypeError) as error:
         message = f"the row of session {row[0]!r:.80} does not decode ({error}); restore it from a backup or delete it"
-        raise StoreError(message) from error
+        raise Unreadable(message) from error
     return Record(
         realm=realm,
         handle=handle,
@@ -199,6 +206,7 @@ def record_of(row: Row) -> Record:
 def event_row(event: Event) -> Row:
     """Return an event as the values of EVENT_COLUMNS."""
     client = event.client or Client()
+    detail = event.detail if event.trace is None else {**event.detail, _TRACE: event.trace}
     return (
         event.at,
         event.name,
@@ -208,7 +216,7 @@ def event_row(event: Event) -> Row:
         int(event.noise),
         client.address,
         client.agent,
-        _encode_detail(event.detail).decode() if event.detail else "{}",
+        _encode_detail(detail).decode() if detail else "{}",
     )
 
 
@@ -217,7 +225,9 @@ def event_of(row: Row) -> Event:
     at, name, realm, handle, subject, noise, address, agent, detail = row
     try:
         known = _decode_detail(detail)
-    except msgspec.DecodeError as error:
+        found = known.pop(_TRACE, None)
+        trace = None if found is None else msgspec.convert(found, Trace)
+    except msgspec.MsgspecError as error:
         message = f"an event {name!r:.80} of {at} does not decode ({error}); restore it from a backup or delete it"
         raise StoreError(message) from error
     client = None if address is None and agent is None else Client(address, agent)
@@ -230,7 +240,13 @@ def event_of(row: Row) -> Event:
         client=client,
         detail=known,
         noise=bool(noise),
+        trace=trace,
     )
+
+
+def old_scopes(*now: Instant) -> tuple[object, ...]:
+    """Return the values of HAS_OLD_SCOPES and FORGET_SCOPES; no `now`: {now} is no value."""
+    return (f"{TENANT}%", *now, KEPT)
 
 
 def find_statement(query: Query, now: Instant | None) -> tuple[str, list[object]]:

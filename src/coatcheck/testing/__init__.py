@@ -7,7 +7,7 @@ from .clock import Clock
 from .flaky import AsyncFlakyStore, FlakyStore, Gate, Trouble
 from .probe import Probe
 from .serving import Control, Served, asgi_probe, wsgi_probe
-from .signing import async_sign_in, sign_in
+from .signing import async_sign_in, async_sign_in_cookies, sign_in, sign_in_cookies
 
 __all__ = [
     "AsyncFlakyStore",
@@ -20,6 +20,8 @@ __all__ = [
     "Trouble",
     "asgi_probe",
     "async_sign_in",
+    "async_sign_in_cookies",
     "sign_in",
+    "sign_in_cookies",
     "wsgi_probe",
 ]

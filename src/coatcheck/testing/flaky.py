@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 from ..core.errors import StoreError, Unknown
@@ -57,7 +57,9 @@ class Trouble:
         """Start healthy."""
         self.calls: list[Verb] = []
         self.commits: list[tuple[Change, ...]] = []
+        self.loaded: list[Handle] = []
         self.delay = 0.0
+        self.meanwhile: Callable[[], object] | None = None  # what happens while the store thinks: a clock goes on
         self._failing: dict[Verb, tuple[type[StoreError], float]] = {}
         self._losing = 0
         self._gates: dict[tuple[Verb, str], list[Gate]] = {}
@@ -83,6 +85,8 @@ class Trouble:
     def strike(self, verb: Verb) -> None:
         """Count a call, and raise what ails it."""
         self.calls.append(verb)
+        if self.meanwhile is not None:
+            self.meanwhile()
         error, left = self._failing.get(verb, (StoreError, 0))
         if left > 0:
             self._failing[verb] = (error, left - 1)
@@ -122,6 +126,7 @@ class FlakyStore:
     def load(self, handle: Handle) -> Record | None:
         """Load a record."""
         self._before("load")
+        self.trouble.loaded.append(handle)
         record: Record | None = self.store.load(handle)
         self._after("load")
         return record
@@ -203,6 +208,7 @@ class AsyncFlakyStore:
     async def load(self, handle: Handle) -> Record | None:
         """Load a record."""
         await self._before("load")
+        self.trouble.loaded.append(handle)
         record: Record | None = await self.store.load(handle)
         await self._after("load")
         return record

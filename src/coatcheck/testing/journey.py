@@ -1,8 +1,8 @@
 """The adapter journey as tests: subclass `AdapterJourney`, serve the probe through your adapter, and pytest walks it.
 
 The rows are those of docs/adapters.md; the number stands in each test's docstring. Left out here, since they need one
-framework or more than one process: 8, 12, 13, 17, 27, 28, 35 to 39, 51, 55 to 60 (tests/adapters has them as far as
-ASGI, Starlette, FastAPI and WSGI go). Row 54, the order of messages, is watched by the drivers in every test.
+framework, or more than one loop or process: 8, 12, 13, 17, 27, 28, 35 to 39, 51 and 55 to 59 (tests/adapters has them).
+Row 54, the order of messages, is watched by the drivers in every test.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-ROWS = ("answers", "data", "login", "open", "site", "troubles")
+ROWS = ("answers", "data", "login", "open", "previous", "site", "troubles")
 # before they are imported: then a failing row shows what it compared
 pytest.register_assert_rewrite(*(f"coatcheck.testing.journey_{rows}" for rows in ROWS))
 
@@ -23,6 +23,7 @@ from .journey_answers import AnswerRows  # noqa: E402
 from .journey_data import DataRows  # noqa: E402
 from .journey_login import LoginRows  # noqa: E402
 from .journey_open import OpenRows  # noqa: E402
+from .journey_previous import PreviousRows  # noqa: E402
 from .journey_site import SiteRows  # noqa: E402
 from .journey_troubles import TroubleRows  # noqa: E402
 from .serving import Control  # noqa: E402
@@ -43,7 +44,7 @@ class House:
         return Browser(self.driver, base, cookie=self.control.cookie)
 
 
-class AdapterJourney(DataRows, LoginRows, AnswerRows, SiteRows, TroubleRows, OpenRows):
+class AdapterJourney(DataRows, LoginRows, AnswerRows, SiteRows, TroubleRows, OpenRows, PreviousRows):
     """What every adapter promises; subclass it, provide `store` and `drive`, and say what your adapter `can`.
 
         class TestMyAdapter(AdapterJourney):

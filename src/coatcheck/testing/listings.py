@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from ..core.epochs import KEPT, scope_of
 from ..core.errors import CoatcheckError
 from ..core.model import (
     Client,
@@ -80,6 +81,24 @@ class ListingPromises:
         clock.wind(1)
         face.done(RaiseEpoch(scope="*", before=first - 100))
         assert face.epochs().scopes == {"*": first, "realm:admin": first + 5}
+
+    def test_a_tenants_epoch_is_forgotten_when_no_session_can_be_older(self, face: Face, clock: Clock) -> None:
+        first, others = clock.now, ("*", "realm:shop", "realm:tenant:")
+        mine = [scope_of(realm, "acme") for realm in (None, "shop")]
+        for scope in (*others, *mine, scope_of("shop", "late")):
+            face.done(RaiseEpoch(scope=scope))
+        clock.wind(400 * 86400)
+        face.purge()
+        assert set(face.epochs().scopes) == {*others, *mine, scope_of("shop", "late")}, "remembered for 400 days"
+        face.done(RaiseEpoch(scope=scope_of("shop", "late")))
+        clock.wind(first + KEPT - clock.now - 1)
+        face.purge()
+        assert set(mine) < set(face.epochs().scopes), "and a while longer"
+        clock.wind(3600)
+        assert face.purge() == 0, "no session was purged"
+        assert set(face.epochs().scopes) == {*others, scope_of("shop", "late")}, "what was raised since stays"
+        face.done(RaiseEpoch(scope=mine[0]))
+        assert face.epochs().scopes[mine[0]] == clock.now
 
     def test_epochs_tell_the_stores_clock_and_a_generation_that_stays(self, face: Face, clock: Clock) -> None:
         first = face.epochs()

@@ -1,33 +1,29 @@
 """The probe: one small application that uses everything a session can do, for every adapter to serve.
 
-It knows no protocol: `Probe.answer` takes a `Call` and is a generator that yields what must be waited for; `run` and
-`run_async` drive it in threads and on event loops. `serving.py` serves it raw over ASGI and WSGI; for a framework, a
+It knows no protocol: `Probe.answer` takes a `Call` and is a generator that yields what must be waited for, which `run`
+and `run_async` drive (calls.py). `serving.py` serves it raw over ASGI and WSGI; for a framework, a
 handler of a dozen lines makes a Call of its request and a response of the Answer.
 
-Any request may carry these in its query: `do` (an act of `ACTS`), `hold` (wait at that gate first), `status`, `cache`,
+Any request may carry these in its query: `do` (an act of acts.py), `hold` (wait at that gate first), `status`, `cache`,
 `vary`, `cookie`, `header=name:value` (of the response), `keep`, `then=raise` or `then=refuse` (after the act).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
-from urllib.parse import parse_qsl
 
 from ..core.errors import SettledError
 from ..core.model import Client, Level, Record
 from ..core.session import Session
 from ..core.stepup import GoTo
-from ..flow.async_ import AsyncExchange
-from ..flow.async_registry import AsyncRegistry
-from ..flow.registry import Registry
-from ..flow.sync import Exchange
+from .acts import ACTS, CHANGES, LOOKS
+from .calls import JSON, TEXT, Answer, Call, Steps, as_json, run, run_async, text
 from .flaky import Gate
 
-JSON = "application/json"
-TEXT = ("content-type", "text/plain; charset=utf-8")
+__all__ = ["ACTS", "CHANGES", "JSON", "LOOKS", "ROUTES", "TEXT", "Answer", "Call", "Cart", "Handler", "Probe",
+           "ProbeError", "Steps", "run", "run_async"]  # fmt: skip
 
 
 class ProbeError(Exception):
@@ -42,78 +38,7 @@ class Cart:
     note: str = ""
 
 
-@dataclass(slots=True)
-class Call:
-    """One request, as the probe sees it; header names are lower-case."""
-
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    body: bytes
-    session: Session
-    exchange: Exchange | AsyncExchange
-
-    @property
-    def form(self) -> dict[str, Any]:
-        """The fields of a form or of a JSON object in the body, whichever it is."""
-        if self.headers.get("content-type", "").startswith(JSON):
-            fields: dict[str, Any] = json.loads(self.body or b"{}")
-            return fields
-        return dict(parse_qsl(self.body.decode("utf-8", "replace")))
-
-    @property
-    def registry(self) -> Registry | AsyncRegistry:
-        """The registry over this exchange's store."""
-        exchange = self.exchange
-        if isinstance(exchange, AsyncExchange):
-            return AsyncRegistry(exchange.store, exchange.manager.realm, exchange.manager.now)
-        return Registry(exchange.store, exchange.manager.realm, exchange.manager.now)
-
-
-@dataclass(slots=True)
-class Answer:
-    """One response: a whole `body`, or `chunks` that are made while it is sent; `after` runs when it was."""
-
-    status: int = 200
-    headers: list[tuple[str, str]] = field(default_factory=list)
-    body: bytes = b""
-    chunks: Callable[[], Iterator[bytes]] | None = None
-    after: Callable[[], None] | None = None
-
-
-Steps: TypeAlias = Generator[Any, Any, Answer]
 Handler: TypeAlias = Callable[["Probe", Call], Steps]
-
-
-def run(steps: Steps) -> Answer:
-    """Drive an answer where waiting blocks."""
-    value: Any = None
-    while True:
-        try:
-            value = steps.send(value)
-        except StopIteration as done:
-            answer: Answer = done.value
-            return answer
-        if isinstance(value, Gate):
-            value.wait()
-
-
-async def run_async(steps: Steps) -> Answer:
-    """Drive an answer on an event loop."""
-    value: Any = None
-    error: Exception | None = None
-    while True:
-        try:
-            value = steps.send(value) if error is None else steps.throw(error)
-        except StopIteration as done:
-            answer: Answer = done.value
-            return answer
-        error = None
-        try:
-            value = await (value.wait_async() if isinstance(value, Gate) else value)
-        except Exception as problem:  # noqa: BLE001 - it is the handler's, who must see it where it waited
-            error = problem
 
 
 class Probe:
@@ -153,38 +78,38 @@ class Probe:
     def home(self, call: Call) -> Steps:
         """Greet, without a look at the session."""
         yield from ()
-        return _text("hello")
+        return text("hello")
 
     def look(self, call: Call) -> Steps:
         """Look at the session in one way only."""
         yield from ()
-        return _json({"found": LOOKS[call.query["how"]](call.session)})
+        return as_json({"found": LOOKS[call.query["how"]](call.session)})
 
     def data(self, call: Call) -> Steps:
         """Show the data, or with PUT (or `write` in the query) change it."""
         yield from ()
         if "write" in call.query:
             call.session[call.query["write"]] = call.query.get("value", "1")
-        return _json(call.session.copy())
+        return as_json(call.session.copy())
 
     def change(self, call: Call) -> Steps:
         """Change the data in one way."""
         yield from ()
         CHANGES[call.query["how"]](call.session)
-        return _json(call.session.copy())
+        return as_json(call.session.copy())
 
     def replace(self, call: Call) -> Steps:
         """Put the body's mapping in place of the data."""
         yield from ()
         call.session.replace(call.form)
-        return _json(call.session.copy())
+        return as_json(call.session.copy())
 
     def form_page(self, call: Call) -> Steps:
         """Show a form's token, or with `late` in the query, stream it."""
         yield from ()
         if "late" in call.query:
             return Answer(200, [TEXT], chunks=lambda: _late_token(call.session))
-        return _text(call.session.csrf_token())
+        return text(call.session.csrf_token())
 
     # -- who is there ------------------------------------------------------------------------------------------------
 
@@ -200,14 +125,14 @@ class Probe:
         if "cart" in form:
             session["cart"] = form["cart"]
         if call.headers.get("content-type", "").startswith(JSON):
-            return _json({"user": session.subject, "handle": session.handle})
+            return as_json({"user": session.subject, "handle": session.handle})
         return Answer(303, [TEXT, ("location", call.query.get("to", "/me"))])
 
     def callback(self, call: Call) -> Steps:
         """Come back from an identity provider: logs in by the state that this browser began with, once, or 400."""
         began = yield call.exchange.take(call.session, "state")
         if began is None or began != call.query.get("state"):
-            return _json({"error": "state"}, 400)
+            return as_json({"error": "state"}, 400)
         call.session.login(call.query.get("user", "alice"))
         return Answer(303, [TEXT, ("location", "/me")])
 
@@ -222,8 +147,8 @@ class Probe:
         yield from ()
         session = call.session
         if session.subject is None:
-            return _json({"error": "anonymous", "why": session.ended_because}, 401)
-        return _json({"user": session.subject, "handle": session.handle, "level": session.level})
+            return as_json({"error": "anonymous", "why": session.ended_because}, 401)
+        return as_json({"user": session.subject, "handle": session.handle, "level": session.level})
 
     def private(self, call: Call) -> Steps:
         """Require a login, as recent, as sure and as fresh as the query says; with `confirm`, after confirming it."""
@@ -235,14 +160,14 @@ class Probe:
             level=None if level is None else int(level),
             fresh="fresh" in call.query,
         )
-        return _json({"user": subject})
+        return as_json({"user": subject})
 
     def reauth(self, call: Call) -> Steps:
         """Take a second proof from whoever is logged in."""
         yield from ()
         session = call.session
         session.login(session.require_login(), methods=("pwd", "otp"), level=Level.AAL2)
-        return _json({"user": session.subject, "level": session.level})
+        return as_json({"user": session.subject, "level": session.level})
 
     def echo(self, call: Call) -> Steps:
         """Return what was posted; with `token=required`, only for a good CSRF token (header or form field)."""
@@ -251,34 +176,34 @@ class Probe:
         if call.query.get("token") == "required":
             session.require_csrf(form.get("csrf_token"))
         good = session.check_csrf(call.headers.get("x-csrf-token")) or session.check_csrf(form.get("csrf_token"))
-        return _json({"form": form, "csrf": good})
+        return as_json({"form": form, "csrf": good})
 
     def email(self, call: Call) -> Steps:
         """Change an address: asks for a proof of the last ten minutes."""
         yield from ()
         call.session.require_login(within=600)
         call.session["email"] = call.form.get("email", "")
-        return _json({"email": call.session["email"]})
+        return as_json({"email": call.session["email"]})
 
     def password(self, call: Call) -> Steps:
         """Change a password: a factor changes, so this session is renewed and the others end."""
         yield from ()
         call.session.require_login(within=600)
         call.session.password_changed()
-        return _json({"changed": True})
+        return as_json({"changed": True})
 
     def roles(self, call: Call) -> Steps:
         """Take another role: this session goes on under another name, the others end."""
         yield from ()
         call.session.require_login()
         call.session.roles_changed()
-        return _json({"changed": True})
+        return as_json({"changed": True})
 
     def pay(self, call: Call) -> Steps:
         """Pay: asks for two factors, of the last five minutes."""
         yield from ()
         call.session.require_login(within=300, level=Level.AAL2)
-        return _json({"paid": True})
+        return as_json({"paid": True})
 
     def transfer(self, call: Call) -> Steps:
         """Move money: asks for a proof for this very transfer, by its fields, or with `whole` by its body."""
@@ -286,22 +211,22 @@ class Probe:
         level = call.query.get("level")
         subject = yield call.exchange.require_step_up(call.session, of, level=None if level is None else int(level))
         self.done.append(f"{subject}: {call.form.get('amount')} to {call.form.get('to')}")
-        return _json({"moved": call.form.get("amount")})
+        return as_json({"moved": call.form.get("amount")})
 
     def raise_level(self, call: Call) -> Steps:
         """Take one more factor from whoever is logged in."""
         yield from ()
         session = call.session
         session.stepped_up(*call.query.get("with", "otp").split())
-        return _json({"level": session.level, "methods": session.methods})
+        return as_json({"level": session.level, "methods": session.methods})
 
     def resume(self, call: Call) -> Steps:
         """Say what comes after the login."""
         yield from ()
         found = call.session.resume(call.query.get("next"), default="/home")
         if isinstance(found, GoTo):
-            return _json({"go": found.target})
-        return _json({"again": {"method": found.method, "target": found.target, "shown": found.shown}})
+            return as_json({"go": found.target})
+        return as_json({"again": {"method": found.method, "target": found.target, "shown": found.shown}})
 
     # -- sessions of an account --------------------------------------------------------------------------------------
 
@@ -309,7 +234,7 @@ class Probe:
         """List the subject's sessions."""
         subject = call.session.require_login()
         page = yield call.registry.find(subject)
-        return _json({"sessions": [_shown(one, call.session.handle) for one in page.items]})
+        return as_json({"sessions": [_shown(one, call.session.handle) for one in page.items]})
 
     def end_session(self, call: Call) -> Steps:
         """End one of the subject's sessions; with `within`, only with a proof that is as recent."""
@@ -317,20 +242,20 @@ class Probe:
         subject = call.session.require_login(within=None if within is None else float(within))
         handle = call.path.rpartition("/")[2]
         found = yield call.registry.revoke(handle, "owner", subject=subject)
-        return _json({"ended": found}, 200 if found else 404)
+        return as_json({"ended": found}, 200 if found else 404)
 
     def end_others(self, call: Call) -> Steps:
         """End the subject's other sessions."""
         subject = call.session.require_login()
         yield call.registry.revoke_all(subject, keep=call.session.handle, because="owner")
-        return _json({"ended": True})
+        return as_json({"ended": True})
 
     def status(self, call: Call) -> Steps:
         """Say when the session ends (a path to list as `passive`: asking is no activity)."""
         yield from ()
         session = call.session
         shown = {"user": session.subject, "ends_at": session.ends_at, "idle_ends_at": session.idle_ends_at}
-        return _json({**shown, "why": session.ended_because})
+        return as_json({**shown, "why": session.ended_because})
 
     # -- when things are written -------------------------------------------------------------------------------------
 
@@ -340,18 +265,18 @@ class Probe:
         try:
             yield call.exchange.save(call.session)
         except SettledError as error:
-            return _json({"error": str(error)}, 409)
-        return _json(call.session.copy())
+            return as_json({"error": str(error)}, 409)
+        return as_json(call.session.copy())
 
     def take(self, call: Call) -> Steps:
         """Take a key: of all who ask, one gets it."""
         taken = yield call.exchange.take(call.session, call.query["key"])
-        return _json({"taken": taken})
+        return as_json({"taken": taken})
 
     def bump(self, call: Call) -> Steps:
         """Count."""
         count = yield call.exchange.bump(call.session, call.query["key"])
-        return _json({"count": count})
+        return as_json({"count": count})
 
     def stream(self, call: Call) -> Steps:
         """Stream three chunks; the act in `body` is done between the first and the second."""
@@ -386,7 +311,7 @@ class Probe:
         cart = call.session.as_type(Cart)
         if "add" in call.query:
             cart.data.items.append(int(call.query["add"]))
-        return _json({"items": cart.data.items, "why": call.session.ended_because})
+        return as_json({"items": cart.data.items, "why": call.session.ended_because})
 
 
 def _shown(record: Record, current: str | None) -> dict[str, Any]:
@@ -411,91 +336,6 @@ def _late_token(session: Session) -> Iterator[bytes]:
     except SettledError:
         yield b"too late"
 
-
-def _logout_then_login(session: Session) -> None:
-    session.logout()
-    session.login("second")
-
-
-def _logout_then_flash(session: Session) -> None:
-    session.logout()
-    session["flashes"] = ["saved"]
-
-
-def _reset_password(session: Session) -> None:
-    session.login("alice")
-    session.password_changed()
-
-
-def _login_and_end_others(session: Session) -> None:
-    session.login("alice")
-    session.end_others()
-
-
-ACTS: dict[str, Callable[[Session], Any]] = {
-    "read": lambda session: session.get("k"),
-    "write": lambda session: session.update(k="written"),
-    "pop": lambda session: session.pop("k", None),
-    "unkeepable": lambda session: session.update(k=object()),
-    "login": lambda session: session.login("alice"),
-    "login-remember": lambda session: session.login("alice", remember=True),
-    "login-others": _login_and_end_others,
-    "logout": lambda session: session.logout(),
-    "logout-login": _logout_then_login,
-    "logout-flash": _logout_then_flash,
-    "reset": _reset_password,
-    "password-changed": lambda session: session.password_changed(),
-    "roles-changed": lambda session: session.roles_changed(),
-    "renew": lambda session: session.renew(),
-    "end-others": lambda session: session.end_others(),
-    "lasting": lambda session: session.lasting(idle=60.0),
-    "browser-only": lambda session: session.lasting(browser_only=True),
-    "persistent": lambda session: session.lasting(browser_only=False),
-    "flash": lambda session: session.setdefault("flashes", []).append("saved"),
-    "flashes": lambda session: session.pop("flashes", None),
-}
-"""What a request can be asked to do with its session."""
-
-LOOKS: dict[str, Callable[[Session], Any]] = {
-    "in": lambda session: "k" in session,
-    "len": len,
-    "bool": bool,
-    "get": lambda session: session.get("k"),
-    "item": lambda session: dict(session).get("k"),
-    "iter": list,
-    "items": lambda session: list(session.items()),
-    "copy": lambda session: session.copy(),
-    "subject": lambda session: session.subject,
-    "handle": lambda session: session.handle,
-    "level": lambda session: session.level,
-    "is_new": lambda session: session.is_new,
-    "ended_because": lambda session: session.ended_because,
-    "authenticated_at": lambda session: session.authenticated_at,
-    "check_csrf": lambda session: session.check_csrf("no token"),
-}
-"""The ways to look at a session; each makes a response vary by cookie."""
-
-
-def _nested(session: Session) -> None:
-    session["nested"]["list"].append(3)
-
-
-def _overlay(session: Session) -> None:
-    session |= {"overlaid": 1}
-
-
-CHANGES: dict[str, Callable[[Session], Any]] = {
-    "start": lambda session: session.update(nested={"list": [1, 2]}, gone="soon", same=1),
-    "nested": _nested,
-    "pop": lambda session: session.pop("gone"),
-    "popitem": lambda session: session.popitem(),
-    "del": lambda session: session.__delitem__("gone"),
-    "setdefault": lambda session: session.setdefault("default", []).append(1),
-    "overlay": _overlay,
-    "update": lambda session: session.update(same=2),
-    "clear": lambda session: session.clear(),
-}
-"""The ways to change the data of a session."""
 
 ROUTES: dict[tuple[str, str], Handler] = {
     ("GET", "/"): Probe.home,
@@ -559,14 +399,6 @@ def _modified(answer: Answer, query: dict[str, str]) -> Answer:
         name, _, value = query["header"].partition(":")
         answer.headers.append((name, value))
     return answer
-
-
-def _text(body: str) -> Answer:
-    return Answer(200, [TEXT], body.encode())
-
-
-def _json(value: Any, status: int = 200) -> Answer:
-    return Answer(status, [("content-type", JSON)], json.dumps(value).encode())
 
 
 def _not_found() -> Answer:

@@ -14,6 +14,7 @@ from ..core.manager import SessionManager
 from ..core.model import Event, EventQuery, Query, Record
 from ..core.settings import Keywords
 from ..flow.registry import Registry
+from .calls import obeyed
 from .clock import Clock
 from .flaky import FlakyStore, Gate
 from .probe import TEXT, Answer, Call, Probe, run, run_async
@@ -221,17 +222,7 @@ async def socket(probe: Probe, scope: Scope, receive: Receive, send: Send) -> No
             probe.late.append(f"ws {message.get('code')}")
             break
         text = message["text"]
-        if text.startswith("write "):
-            session["ws"] = text.removeprefix("write ")
-        elif text.startswith("save "):
-            session["ws"] = text.removeprefix("save ")
-            await exchange.save(session)
-        elif text == "login":
-            try:
-                session.login("mallory")
-            except Exception as error:  # noqa: BLE001 - its name is the answer
-                text = type(error).__name__
-        await send({"type": "websocket.send", "text": f"{session.subject}: {text}"})
+        await send({"type": "websocket.send", "text": await obeyed(text, session, exchange)})
 
 
 async def event_stream(scope: Scope, receive: Receive, send: Send) -> None:

@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 PATIENCE = 30.0
@@ -57,6 +58,27 @@ def as_user(user: str, command: Sequence[str]) -> list[str]:
     return ["setpriv", f"--reuid={user}", "--clear-groups", *command]
 
 
+class Minder:
+    """A small process that kills a server's group once this process is gone, however it went.
+
+    It waits on a pipe whose other end is ours alone: a line means that the server is over, an end that we are.
+    """
+
+    def __init__(self, pid: int) -> None:
+        """Mind the server of that process id, which leads a group of its own."""
+        command = ("sh", "-c", 'read line || kill -s KILL -- "-$1"', "minder", str(pid))
+        quiet = subprocess.DEVNULL
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True
+        )
+
+    def dismiss(self) -> None:
+        """Let it go: the server is over, and its process id may become another's."""
+        if self._process.returncode is None:
+            with suppress(BrokenPipeError):
+                self._process.communicate(b"\n")
+
+
 class Server:
     """A running server process."""
 
@@ -79,6 +101,7 @@ class Server:
                 env=None if environment is None else {**os.environ, **environment},
                 start_new_session=True,
             )
+        self._minder = Minder(self.process.pid)
         atexit.register(self.kill)
         self._await(command[0], ready)
 
@@ -102,6 +125,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
+        self._minder.dismiss()
 
     def stop(self) -> None:
         """Ask it to end, and wait until it did."""
@@ -111,6 +135,7 @@ class Server:
                 self.process.wait(10)
             except subprocess.TimeoutExpired:
                 self.kill()
+        self._minder.dismiss()
 
     def pause(self) -> None:
         """Freeze it: it keeps its connections and answers nobody."""

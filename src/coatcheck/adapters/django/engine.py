@@ -26,7 +26,7 @@ from django.utils.module_loading import import_string  # type: ignore[import-unt
 
 from ...core import tokens
 from ...core.errors import ConfigError, StoreError
-from ...core.guards import NAMES
+from ...core.hardening import NAMES
 from ...core.model import Headers, Reply, Request
 from ...core.session import Session
 from ...core.visit import Lasting
@@ -109,6 +109,10 @@ class SessionStore(SessionBase):  # type: ignore[misc]
     def _manages(self) -> bool:
         return self.exchange is site().exchange
 
+    @property
+    def _is_socket(self) -> bool:
+        return self.inner.visit.request.kind == "websocket"
+
     def _opened(self) -> tuple[Exchange, Session]:
         if self._excluded:
             message = f"there is no session on {self._excluded}: COATCHECK['EXCLUDE'] names it"
@@ -125,20 +129,23 @@ class SessionStore(SessionBase):  # type: ignore[misc]
         """Commit what was asked for so far and go on; its cookies wait for the response."""
         exchange, session = self._opened()
         visit = session.visit
-        if visit.outcome is not None:
-            exchange.save(session)
-            return
         known = visit.record is not None and visit.login is None and not visit.logout
         ended = bool(visit.logout)
-        self.prepare()
-        answer = exchange.finish(session, 200, ())
-        visit.outcome = None
-        if isinstance(answer, Reply):
-            message = "the session could not be saved: the store does not answer, or it was renewed or ended meanwhile"
-            raise StoreError(message)
-        self.pending = [*self.pending, *(header for header in answer if header[0] not in NAMES)]
-        visit.bare = visit.bare or ended
-        visit.wanted = False
+        if visit.outcome is not None or self._is_socket:
+            if visit.record is not None or not ended:
+                exchange.save(session)
+        else:
+            self.prepare()
+            answer = exchange.finish(session, 200, ())
+            visit.outcome = None
+            if isinstance(answer, Reply):
+                message = (
+                    "the session could not be saved: the store does not answer, or it was renewed or ended meanwhile"
+                )
+                raise StoreError(message)
+            self.pending = [*self.pending, *(header for header in answer if header[0] not in NAMES)]
+            visit.bare = visit.bare or ended
+            visit.wanted = False
         if known and visit.record is None:
             message = "the session was ended before the request completed, perhaps by a logout in another one"
             raise UpdateError(message)
@@ -208,10 +215,10 @@ class SessionStore(SessionBase):  # type: ignore[misc]
         inner = self._get_session()
         if key == SESSION_KEY:
             inner.login(str(value), methods=())
+        elif key == _EXPIRY:
+            self._last(value)
         inner[key] = value
         self.modified = True
-        if key == _EXPIRY:
-            self._last(value)
 
     def __delitem__(self, key: str) -> None:
         """Delete a value, or raise KeyError; without Django's login key nobody is logged in."""
@@ -311,9 +318,9 @@ class SessionStore(SessionBase):  # type: ignore[misc]
         return self.inner.copy()
 
     def flush(self) -> None:
-        """End this session; a request's ends with its response, whatever the status."""
+        """End this session: a request's with its response, whatever the status; a websocket's now."""
         self.accessed = self.modified = True
-        if self._bound:
+        if self._bound and not self._is_socket:
             self.inner.logout()
         else:
             self.delete()
@@ -426,6 +433,11 @@ class SessionStore(SessionBase):  # type: ignore[misc]
     async def aclear_expired(cls) -> None:
         """See `clear_expired`."""
         await sync_to_async(cls.clear_expired)()
+
+
+def is_ours(session: object) -> bool:
+    """Tell whether this is a session of ours itself, not one in the clothes of Channels' middleware (a LazyObject)."""
+    return issubclass(type(session), SessionStore)
 
 
 def _begun(exchange: Exchange, key: str | None) -> Session:

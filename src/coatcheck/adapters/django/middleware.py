@@ -20,12 +20,12 @@ from django.http.response import HttpResponseBase  # type: ignore[import-untyped
 
 from ...core.cookies import added
 from ...core.errors import ConfigError, Refusal
-from ...core.guards import UNFRAMED
+from ...core.hardening import UNFRAMED
 from ...core.model import Headers, Reply, Request
 from ...core.session import Session, Typed
 from ...flow.sync import Exchange
 from ..wsgi import EnvironHeaders, cookie_of, kind_of
-from .engine import SessionStore
+from .engine import SessionStore, is_ours
 from .site import site
 
 T = TypeVar("T")
@@ -77,7 +77,13 @@ class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]
 
     def begin(self, request: Any) -> HttpResponse | None:
         """Put the session on the request; return the answer to one that is refused."""
-        asked = _request(request)
+        scope = getattr(request, "scope", None)
+        if scope and is_ours(scope.get("session")):
+            request.session = scope[
+                "session"
+            ]  # our middleware for Channels is around us: its exchange is this request's
+            return None
+        asked = _request(request, scope)
         if self.manager.excludes(asked.path):
             reply = self.manager.screen(asked)
             request.session = self._face.excluded(asked.path)
@@ -166,9 +172,9 @@ def refusal_response(refusal: Refusal) -> HttpResponse:
     return _response(refusal.reply)
 
 
-def _request(request: HttpRequest) -> Request:
+def _request(request: HttpRequest, scope: Any) -> Request:
     meta = request.META
-    scope = getattr(request, "scope", None)  # Django joins repeated Cookie headers by commas
+    # Django joins repeated Cookie headers by commas
     headers: Headers = scope["headers"] if scope else EnvironHeaders(meta)
     if "HTTP_HOST" not in meta:  # Django's test client
         headers = [*headers, (b"host", str(meta.get("SERVER_NAME", "")).encode("latin-1", "replace"))]

@@ -32,7 +32,7 @@ from ...flow.sync import Exchange, Store
 from ...stores.faces import store_of
 from .store import DjangoStore
 
-OURS: Final = frozenset({"STORE", "DATABASE", "MANAGER"})
+OURS: Final = frozenset({"STORE", "DATABASE", "MANAGER", "WATCH_EVERY", "WATCH_RECHECK"})
 """Keys of COATCHECK that are no settings of the manager."""
 
 
@@ -66,8 +66,14 @@ def manager_of_project() -> SessionManager:
     return site().manager
 
 
+_READ: Final = frozenset(
+    {"ALLOWED_HOSTS", "COATCHECK", "CSRF_TRUSTED_ORIGINS", "DATABASES", "DATABASE_ROUTERS", "MIDDLEWARE"}
+)
+"""Settings that a site is made of, beside all that begin with SESSION_."""
+
+
 def _forget(*, setting: str, **_more: Any) -> None:
-    if setting in ("COATCHECK", "DATABASES", "DATABASE_ROUTERS", "MIDDLEWARE") or setting.startswith("SESSION_"):
+    if setting in _READ or setting.startswith("SESSION_"):
         _built.clear()
 
 

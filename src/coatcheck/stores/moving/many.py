@@ -248,7 +248,7 @@ def _limited(state: State, side: Side, change: Insert | Replace, leaving: Handle
     excess = [record for record in others[: max(0, len(others) + 1 - limit.most)] if record.handle not in here]
     room = Limit(max(1, limit.most - (len(away) - len(excess))))
     now = (yield Ask(side, "epochs")).store_now if excess else 0.0
-    evictions = tuple(_eviction(gone, limit.most, change.record, now) for gone in excess)
+    evictions = tuple(_eviction(gone, limit.most, change, now) for gone in excess)
     return Aim(side, replace(change, limit=room), evictions)
 
 
@@ -261,8 +261,8 @@ def _age(record: Record) -> tuple[Instant, Handle]:
     return ledger.authenticated(record), record.handle
 
 
-def _eviction(record: Record, most: int, newcomer: Record, now: Instant) -> End:
-    return End(handle=record.handle, because="limit", events=(ledger.evicted(record, most, newcomer, now),))
+def _eviction(record: Record, most: int, change: Insert | Replace, now: Instant) -> End:
+    return End(handle=record.handle, because="limit", events=(ledger.evicted(record, most, change, now),))
 
 
 # Listings.

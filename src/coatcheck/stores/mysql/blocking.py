@@ -37,6 +37,8 @@ Connect = Callable[[], Any]
 
 RESTED: Final = 120.0
 """Seconds without use after which a connection is not trusted any more: something on the way may have dropped it."""
+PAUSE: Final = 0.005
+"""Seconds between looks whether the tables are made: few ever wait for that."""
 FLAGS: Final = CLIENT.FOUND_ROWS | CLIENT.MULTI_STATEMENTS
 
 
@@ -140,8 +142,10 @@ class Pool:
     def alone(self, until: float) -> Iterator[None]:
         """Let one thread in at a time."""
         gate = self._gate
-        if not gate.acquire(timeout=max(0.0, until - time.monotonic())):
-            raise faults.late(self._place, decides=False)
+        while not gate.acquire(blocking=False):  # who has it waits for the server: a greenlet must be let to
+            if time.monotonic() >= until:
+                raise faults.late(self._place, decides=False)
+            time.sleep(PAUSE)
         try:
             yield
         finally:
@@ -149,10 +153,15 @@ class Pool:
 
     def keep(self, store: object) -> None:
         """Make sure that a keeper tidies the store."""
-        if self._keeper is None:
-            with self._gate:
-                if self._keeper is None:
-                    self._keeper = Keeper(store)
+        if self._keeper is not None:
+            return
+        # not within the gate: where greenlets stand for threads, a new one runs at once, and may want to pass it
+        begun: Keeper | None = Keeper(store)
+        with self._gate:
+            if self._keeper is None:
+                self._keeper, begun = begun, None
+        if begun is not None:
+            begun.stop()
 
     def close(self) -> None:
         """End the keeper and close what is free; what is in use is closed when it comes back."""

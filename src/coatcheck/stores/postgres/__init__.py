@@ -156,9 +156,15 @@ class PostgresStore:
         _released(self._herald, self._watcher, self._desk)
 
     def _keep(self) -> None:
+        if self._keeper is not None:
+            return
+        # not within the gate: where greenlets stand for threads, a new one runs at once, and may want to pass it
+        begun: Keeper | None = Keeper(self)
         with self._gate:
             if self._keeper is None:
-                self._keeper = Keeper(self)
+                self._keeper, begun = begun, None
+        if begun is not None:
+            begun.stop()
 
     def _forget(self) -> None:
         self._gate, self._keeper = threading.Lock(), None

@@ -30,7 +30,7 @@ from ..keeping import AsyncKeeper
 from ..rounds import Answer, Round, Steps, adrive
 from ..sql import record_of
 from .blocking import IDLE_FOR, SPARE, UNDO, drop, readable
-from .errors import BrokenError, named, unreachable
+from .errors import BrokenError, let_go, named, unreachable
 from .house import EVERYTHING, MANY, MIGRATION_DEADLINE, House, log
 from .words import inward, literal, outward
 
@@ -260,7 +260,7 @@ async def dialled(house: House, until: float) -> psycopg.AsyncConnection[Any]:
         async with asyncio.timeout(until - monotonic()):
             return await psycopg.AsyncConnection.connect(**house.connecting(), autocommit=True)
     except (psycopg.Error, OSError, TimeoutError) as error:
-        raise unreachable(error, house.place) from error
+        raise unreachable(error, house.place) from let_go(error)
 
 
 class Hall:

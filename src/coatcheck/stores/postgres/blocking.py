@@ -14,6 +14,7 @@ import os
 import queue
 import select
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -27,13 +28,15 @@ from psycopg.rows import tuple_row
 
 from ...core.errors import NotApplied, StoreError
 from ..rounds import Answer, Round, Steps, drive
-from .errors import BrokenError, OverdueError, named, unreachable
+from .errors import BrokenError, OverdueError, let_go, named, unreachable
 from .house import MIGRATION_DEADLINE, House
 from .words import inward, literal, outward
 
 T = TypeVar("T")
 
 SPARE: Final = 2
+PAUSE: Final = 0.005
+"""Seconds between looks whether the tables are made: few ever wait for that."""
 IDLE_FOR: Final = 300.0
 """Seconds after which a connection that nobody needed is closed."""
 UNDO: Final = 0.2
@@ -311,9 +314,11 @@ class Desk:
     def _prepare(self, until: float) -> None:
         """Make sure of the tables, once; who finds others at it waits for them, as long as he may."""
         house = self._house
-        if not self._gate.acquire(timeout=max(0.0, until - monotonic())):
-            message = f"{house.place}: the tables are still being made; nothing was written; try again"
-            raise NotApplied(message)
+        while not self._gate.acquire(blocking=False):  # who has it waits for the server: a greenlet must be let to
+            if monotonic() >= until:
+                message = f"{house.place}: the tables are still being made; nothing was written; try again"
+                raise NotApplied(message)
+            time.sleep(PAUSE)
         try:
             if house.ready:
                 return
@@ -362,7 +367,7 @@ def _dial(house: House, calls: queue.SimpleQueue[psycopg.Connection[Any] | Excep
     try:
         calls.put(psycopg.connect(**house.connecting(), autocommit=True))
     except Exception as error:  # noqa: BLE001 - it is the caller's
-        calls.put(error)
+        calls.put(let_go(error))
     if late.is_set():
         _hang_up(calls)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 import psycopg
 
 from ...core.errors import NotApplied, StoreError, Unknown
+
+E = TypeVar("E", bound=BaseException)
 
 TRY_AGAIN: Final = {
     "40001": "the commit met another one; nothing was written; try again",
@@ -99,6 +101,18 @@ def unreachable(error: BaseException, where: str) -> StoreError:
         if words in reason:
             return StoreError(f"{where} refused us ({reason}); {advice}")
     return NotApplied(f"{where} cannot be reached ({reason}); check that it is up, and the host and port in the URL")
+
+
+def let_go(error: E) -> E:
+    """Return a driver's error without its frames: in them hangs the connection that failed, with an open socket.
+
+    psycopg's own frames refer to the error again, so that they would stay until the garbage collector comes.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        seen.__traceback__ = None
+        seen = seen.__cause__ or seen.__context__
+    return error
 
 
 def _first_line(error: BaseException) -> str:

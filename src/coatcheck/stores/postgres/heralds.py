@@ -51,29 +51,33 @@ class Herald:
     def forget(self) -> None:
         """Begin anew, in a forked child."""
         self._gate = threading.Lock()
-        self._queue: queue.SimpleQueue[Sequence[Handle] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Sequence[Handle] | None] | None = None
         self._thread: threading.Thread | None = None
 
     def tell(self, changed: Sequence[Handle]) -> None:
         """Tell of these, soon."""
         if not changed:
             return
-        self._queue.put(changed if len(changed) <= MANY else [EVERYTHING])
-        if self._thread is None:
-            with self._gate:
-                if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=_announce, args=(self._queue, self._house, self._desk), daemon=True
-                    )
-                    self._thread.name = "coatcheck-herald"
-                    self._thread.start()
+        begun = None
+        with self._gate:
+            if self._queue is None:
+                # made with the thread that waits for it: gevent, which comes after a fork, cannot wait for an older one
+                self._queue = queue.SimpleQueue()
+                begun = self._thread = threading.Thread(
+                    target=_announce, args=(self._queue, self._house, self._desk), daemon=True, name="coatcheck-herald"
+                )
+            self._queue.put(changed if len(changed) <= MANY else [EVERYTHING])
+        if begun is not None:
+            begun.start()  # not within the gate: where greenlets stand for threads, it runs at once
 
     def close(self) -> None:
         """Tell what is left, and end."""
         with self._gate:
-            thread, self._thread = self._thread, None
-        if thread is not None and thread is not threading.current_thread():
-            self._queue.put(None)
+            thread, waiting = self._thread, self._queue
+            self._thread = self._queue = None
+        if waiting is not None:
+            waiting.put(None)
+        if thread is not None and thread.ident is not None and thread is not threading.current_thread():
             thread.join(self._house.commit_deadline)
 
 
@@ -114,12 +118,14 @@ class Watcher:
         if not self._house.dsn:
             message = "a pool does not listen; to watch a store, give it the server's URL beside pool="
             raise ConfigError(message)
-        key = object()
+        key, begun = object(), None
         with self._gate:
             self._notices[key] = notice
             if self._ear is None:
-                self._ear = _Ear(self._house, self._say)
+                self._ear = begun = _Ear(self._house, self._say)
             ear = self._ear
+        if begun is not None:
+            begun.start()  # not within the gate, as the herald's thread
         ear.settled.wait(self._house.commit_deadline + HEARD_WITHIN)
         return lambda: self._remove(key)
 
@@ -156,11 +162,13 @@ class _Ear:
         self._stopped, self.settled = threading.Event(), threading.Event()
         self._deaf = False
         self._thread = threading.Thread(target=self._live, name="coatcheck-watcher", daemon=True)
+
+    def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
         self._stopped.set()
-        if self._thread is not threading.current_thread():
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(HEARD_WITHIN)
 
     def _live(self) -> None:

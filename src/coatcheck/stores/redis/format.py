@@ -20,8 +20,8 @@ from typing import Any, Final
 
 import msgspec
 
-from ...core.errors import StoreError
-from ...core.model import Client, Event, Handle, Instant, Record
+from ...core.errors import StoreError, Unreadable
+from ...core.model import Client, Event, Handle, Instant, Record, Trace
 
 HEADER: Final = 57
 """Bytes that tell whether a record is still what was read."""
@@ -65,6 +65,7 @@ class _Kept(msgspec.Struct, array_like=True, frozen=True, gc=False):
     subject: str | None
     client: tuple[str | None, str | None] | None
     detail: dict[str, Any]
+    trace: Trace | None = None
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -135,15 +136,15 @@ def unpack(handle: Handle, value: bytes) -> Record:
         one, flags, version, seen, used, idle, expires, created, _, by, turn, nonce = _LAYOUT.unpack_from(value)
         if one != 1:
             message = f"the record of {handle!r} has format {one}, which this release does not know; upgrade it"
-            raise StoreError(message)
+            raise Unreadable(message)
         turn_at, nonce_at = HEADER + by, HEADER + by + turn
         rest = _rest(memoryview(value)[nonce_at + nonce :])
     except (LayoutError, msgspec.DecodeError) as error:
         message = f"the record of {handle!r} is damaged ({error}); end that session"
-        raise StoreError(message) from error
+        raise Unreadable(message) from error
     if rest.handle != handle:
         message = f"the store answered {handle!r} with the record of {rest.handle!r}; check what else writes to it"
-        raise StoreError(message)
+        raise Unreadable(message)
     return Record(
         realm=rest.realm,
         handle=handle,
@@ -188,6 +189,7 @@ def pack_event(event: Event) -> bytes:
             event.subject,
             None if client is None else (client.address, client.agent),
             event.detail,
+            event.trace,
         )
     )
 
@@ -208,4 +210,5 @@ def unpack_event(value: bytes, *, noise: bool) -> Event:
         client=None if kept.client is None else Client(*kept.client),
         detail=kept.detail,
         noise=noise,
+        trace=kept.trace,
     )

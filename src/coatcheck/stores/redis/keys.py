@@ -29,6 +29,8 @@ Tag: TypeAlias = str
 COMMON: Final[Tag] = "."
 """The tag of what belongs to no shard; no handle can begin with it."""
 SHARDS: Final = 4096
+EPOCH: Final = "epoch:"
+"""How the fields of the common hash begin that hold epochs."""
 
 _ALPHABET: Final = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}").fullmatch

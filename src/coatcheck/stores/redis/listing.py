@@ -21,7 +21,7 @@ from ...core.errors import StoreError
 from ...core.model import Epochs, Event, EventPage, EventQuery, Handle, Instant, Query, Record, RecordPage
 from ...core.paging import EventsFrom, RecordsFrom, cursor_of, events_from, records_from
 from . import format  # noqa: A004 - the record's
-from .keys import COMMON, Tag
+from .keys import COMMON, EPOCH, Tag
 from .plan import Settings
 from .scripts import LIST_SHA
 from .steps import Address, Ask, Command, Steps, asked, number
@@ -29,7 +29,7 @@ from .steps import Address, Ask, Command, Steps, asked, number
 _SCAN: Final = 1000
 _CHUNK: Final = 500
 _MOST_LOOKED: Final = 50_000
-_EPOCH: Final = b"epoch:"
+_EPOCH: Final = EPOCH.encode()
 _MOST_STEP: Final = 4096
 _LONG_AGO: Final = float("-inf")
 _SHARD_BITS: Final = 13

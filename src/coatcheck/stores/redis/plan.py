@@ -12,7 +12,7 @@ from ...core.model import Change, Event, Handle, Instant, Record
 from ..draft import Draft, Found, Subject
 from ..keeping import FACTS_KEPT, NOISE_KEPT
 from . import format, scripts  # noqa: A004 - the record's
-from .keys import Keys, Tag
+from .keys import EPOCH, Keys, Tag
 from .steps import Command, number
 
 MOST_SESSIONS: Final = 1000
@@ -145,7 +145,7 @@ class Plan:
             self._raise.append((self._number(self._keys.about(self._tag, "m", subject)), "e", number(at)))
             self.stamp(subject, self._set.epoch_kept)
         for scope, at in draft.scopes.items():
-            self._raise.append((self._number(self._keys.store), f"epoch:{scope}", number(at)))
+            self._raise.append((self._number(self._keys.store), EPOCH + scope, number(at)))
         for event, position in draft.events:
             self.note(event, numbered=position is not None)
 

@@ -166,7 +166,20 @@ end
 return {redis.call('TIME'), handles, records}
 """
 
-SOURCES: Final = {sha1(text.encode()).hexdigest(): text for text in (WRITE, UPDATE, TOUCH, PUT_KEY, LIST)}  # noqa: S324 - Redis's own
+# KEYS: the hash of epochs. ARGV: how the fields begin that are meant, and the moment before which they are old.
+FORGET_EPOCHS: Final = """
+local fields, done = redis.call('HGETALL', KEYS[1]), 0
+for place = 1, #fields, 2 do
+  local mine = string.sub(fields[place], 1, #ARGV[1]) == ARGV[1]
+  if mine and tonumber(fields[place + 1]) < tonumber(ARGV[2]) then
+    done = done + redis.call('HDEL', KEYS[1], fields[place])
+  end
+end
+return done
+"""
+
+_ALL: Final = (WRITE, UPDATE, TOUCH, PUT_KEY, LIST, FORGET_EPOCHS)
+SOURCES: Final = {sha1(text.encode()).hexdigest(): text for text in _ALL}  # noqa: S324 - Redis's own
 """Each script by the name under which a server knows it."""
 
-WRITE_SHA, UPDATE_SHA, TOUCH_SHA, PUT_KEY_SHA, LIST_SHA = SOURCES
+WRITE_SHA, UPDATE_SHA, TOUCH_SHA, PUT_KEY_SHA, LIST_SHA, FORGET_EPOCHS_SHA = SOURCES

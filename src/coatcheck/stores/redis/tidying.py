@@ -13,16 +13,19 @@ from time import monotonic
 from typing import Final
 
 from ...core import ledger
+from ...core.epochs import KEPT, TENANT
 from ...core.model import Event, Handle, Instant, Record
 from . import format  # noqa: A004 - the record's
-from .keys import COMMON, Tag
+from .keys import COMMON, EPOCH, Tag
 from .plan import Plan, Settings
+from .scripts import FORGET_EPOCHS_SHA
 from .steps import Ask, Steps, asked, number
 
 PURGE_ROWS: Final = 100
 PURGE_SECONDS: Final = 0.05
 PURGE_PATIENCE: Final = 1.0
 """Seconds more for a call that so far met only records that are not over yet."""
+EPOCHS_EVERY: Final = 3600.0
 _WINDOW: Final = 512
 
 
@@ -33,17 +36,20 @@ class Tidier:
         """Begin at a shard of its own: `start` names one of so many."""
         self._set, self._keys = settings, settings.keys
         self._at = start(len(self._keys.tags))
+        self._epochs_at = float("-inf")
 
     def purge(self, limit: int, written: list[Event]) -> Steps[int]:
         """End overdue records and delete old tombstones, at most `limit`; 0 means that nothing was due.
 
-        The events that it writes are added to `written`.
+        The events that it writes are added to `written`. Epochs that no session can be older than are forgotten.
         """
         done, looked, until = 0, 0, monotonic() + PURGE_SECONDS
         tags = self._keys.tags
         while looked < len(tags) and done < limit:
             window = [tags[(self._at + step) % len(tags)] for step in range(min(_WINDOW, len(tags) - looked))]
             now, due = yield from self._due(window, min(PURGE_ROWS, limit - done))
+            if abs(now - self._epochs_at) >= EPOCHS_EVERY:
+                yield from self._forget_epochs(now)
             for tag, handles in due.items():
                 if done < limit:
                     done += yield from self._settle(tag, handles[: limit - done], now, written)
@@ -53,6 +59,12 @@ class Tidier:
                 self._at = (self._at + len(window)) % len(tags)
                 looked += len(window)
         return done
+
+    def _forget_epochs(self, now: Instant) -> Steps[None]:
+        """Forget, now and then, what was raised for tenants so long ago that no session is older."""
+        command = ("EVALSHA", FORGET_EPOCHS_SHA, 1, self._keys.store, EPOCH + TENANT, number(now - KEPT))
+        yield from asked(Ask(COMMON, [command], decides=True))
+        self._epochs_at = now
 
     def _due(self, tags: Sequence[Tag], most: int) -> Steps[tuple[Instant, dict[Tag, list[Handle]]]]:
         now = yield from self.now()

@@ -85,13 +85,14 @@ class Watch:
 
     def add(self, notice: Notice, seconds: float) -> Callable[[], None]:
         """Tell somebody from now on; return what ends that."""
-        member = object()
+        member, begun = object(), None
         with self._gate:
             self._audience.members[member] = notice
             if self._thread is None:
                 self._ready = threading.Event()
-                self._thread = threading.Thread(target=self._listen, name="coatcheck-watch", daemon=True)
-                self._thread.start()
+                begun = self._thread = threading.Thread(target=self._listen, name="coatcheck-watch", daemon=True)
+        if begun is not None:
+            begun.start()  # not within the gate: where greenlets stand for threads, it runs at once
         if not self._ready.wait(seconds):
             self._remove(member)
             message = f"the session store accepted no subscription within {seconds:g} s; check that it is up"

@@ -2,7 +2,7 @@
 
 Rules
 - A commit is `begin immediate` ... `commit` with nothing in between that could wait: no lock, no log, no callback.
-- Update and Touch are one conditional statement; only a refusal is looked into.
+- Update and Touch are one conditional statement, and alone they need no more; only a refusal is looked into.
 - Cursors are drained before anything returns, so that no reader pins the write-ahead log.
 """
 
@@ -59,6 +59,8 @@ _LOOK_LATER: Final = _text(sql.LOOK_LATER)
 _DELETE: Final = _text(sql.DELETE)
 _EPOCH: Final = _text(sql.EPOCH)
 _SCOPES: Final = _text(sql.SCOPES)
+_HAS_OLD_SCOPES: Final = _text(sql.HAS_OLD_SCOPES)
+_FORGET_SCOPES: Final = _text(sql.FORGET_SCOPES)
 _META: Final = _text(sql.META)
 _KEYS: Final = _text(sql.KEYS)
 _SET_META: Final = _text(SET_META)
@@ -68,6 +70,13 @@ _LAST_CHANGE: Final = _text("select ifnull(max(id), 0) from {p}changes")
 _CHANGES: Final = _text("select id, handle from {p}changes where id >= ? order by id")
 _MANY_CHANGES: Final = _text("select max(id) - min(id) >= ? from {p}changes")
 _FORGET_CHANGES: Final = _text("delete from {p}changes where id <= (select max(id) from {p}changes) - ?")
+_IS_WATCHING: Final = _text("select 1 from {p}watchers where name = ?")
+_BEGIN_WATCH: Final = _text(
+    "insert into {p}watchers (name, until) values (?, ?) on conflict (name) do update set until = excluded.until"
+)
+_END_WATCH: Final = _text("delete from {p}watchers where name = ?")
+_HAS_LAPSED: Final = _text("select 1 from {p}watchers where until < ? limit 1")
+_FORGET_WATCHERS: Final = _text("delete from {p}watchers where until < ?")
 _BEAT: Final = _text("update {p}meta set value = value + 1 where name = 'beat'")
 _SWAP: Final = _text(
     "update {p}sessions set authenticated_at = ?, seen_at = max(seen_at, ?), idle_for = ?, expires_at = ?, "
@@ -109,10 +118,12 @@ def commit(
     db = link.db
     execute = db.execute
     link.sync(full=durable)
+    table = _Rows(execute, commit_id, tombstone)
+    if not durable and len(changes) == 1 and not changes[0].events and _alone(table, changes[0], commit_id, now):
+        return None, ()
     before = db.total_changes
     execute("begin immediate")
     try:
-        table = _Rows(execute, commit_id, tombstone)
         conflict = ledger.apply(table, commit_id, changes, now)
         if conflict is not None:
             execute("rollback")
@@ -125,6 +136,14 @@ def commit(
         _undo(db)
         raise
     return None, table.written
+
+
+def _alone(table: _Rows, change: Change, commit_id: bytes, now: Instant) -> bool:
+    """Apply a write, or activity, by statements that are each a transaction; tell whether no more is to be done."""
+    if isinstance(change, Touch):
+        table.touch(change, now)  # it may change nothing
+        return True
+    return isinstance(change, Update) and table.swap(change, commit_id, now)
 
 
 def checkpoint(link: Link) -> bool:
@@ -196,6 +215,33 @@ def changes_since(link: Link, last: int) -> tuple[int, list[Handle | None]]:
     return (found[-1][0] if found else last), list(handles)
 
 
+def is_watching(link: Link, name: str) -> bool:
+    """Tell whether changes are noted for a watcher."""
+    return bool(link.db.execute(_IS_WATCHING, (name,)).fetchall())
+
+
+def begin_watch(link: Link, name: str, until: float) -> Done[None]:
+    """Have changes noted for a watcher from now on; it may be forgotten after `until` (seconds since 1970)."""
+    link.sync(full=False)
+    link.db.execute(_BEGIN_WATCH, (name, until))
+    return None, ()
+
+
+def end_watch(link: Link, name: str) -> Done[None]:
+    """Note nothing for a watcher any more."""
+    link.sync(full=False)
+    link.db.execute(_END_WATCH, (name,))
+    return None, ()
+
+
+def forget_watchers(link: Link, now: float) -> Done[None]:
+    """Forget watchers that did not say in time that they are still there: they were killed."""
+    link.sync(full=False)
+    if link.db.execute(_HAS_LAPSED, (now,)).fetchall():
+        link.db.execute(_FORGET_WATCHERS, (now,))
+    return None, ()
+
+
 def forget_changes(link: Link) -> Done[None]:
     """Forget all but the newest changes; the newest one is never forgotten."""
     link.sync(full=False)
@@ -226,10 +272,13 @@ def renew_generation(link: Link, generation: str) -> Done[str]:
 def purge(link: Link, limit: int, now: Instant, tombstone: float) -> Done[int]:
     """End overdue records and delete old tombstones in one short transaction; return how many.
 
-    0 means that nothing is due.
+    0 means that nothing is due. Epochs that no session can be older than are forgotten.
     """
     done: Done[int] = (0, ())
     link.sync(full=False)
+    old = sql.old_scopes(now)
+    if link.db.execute(_HAS_OLD_SCOPES, old).fetchall():
+        link.db.execute(_FORGET_SCOPES, old)
     while not done[0] and limit > 0 and link.db.execute(_IS_DUE, (now,)).fetchall():
         done = _purge_batch(link.db, min(limit, PURGE_ROWS), now, tombstone)
     return done

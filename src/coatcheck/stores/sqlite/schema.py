@@ -79,7 +79,17 @@ _CHANGES: Final = (
     """create trigger {p}deleted after delete on {p}sessions
         begin insert into {p}changes (handle) values (old.handle); end""",
 )
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _CHANGES)
+_WATCHERS: Final = (
+    # a change is one page more to write, so it is noted only while somebody listens: who does stands here, until when
+    "create table {p}watchers (name text primary key, until real not null) strict, without rowid",
+    "drop trigger {p}changed",
+    """create trigger {p}changed after update of version on {p}sessions when exists (select 1 from {p}watchers)
+        begin insert into {p}changes (handle) values (new.handle); end""",
+    "drop trigger {p}deleted",
+    """create trigger {p}deleted after delete on {p}sessions when exists (select 1 from {p}watchers)
+        begin insert into {p}changes (handle) values (old.handle); end""",
+)
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _CHANGES, _WATCHERS)
 
 _HAS_META: Final = "select 1 from sqlite_schema where type = 'table' and name = '{p}meta'"
 _MAKE_META: Final = (

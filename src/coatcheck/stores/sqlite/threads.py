@@ -71,9 +71,10 @@ def in_turn(file: File, here: Here, act: Callable[[Link], Done[T]], wait: float)
 def keep(file: File) -> None:
     """Make sure that a keeper minds the file."""
     if "keeper" not in file.servants:
-        with file.gate:
-            if "keeper" not in file.servants:
-                file.servants["keeper"] = Keeper(file)
+        # not within the gate: where greenlets stand for threads, a new one runs at once, and may want to pass it
+        keeper = Keeper(file)
+        if file.servants.setdefault("keeper", keeper) is not keeper:
+            keeper.stop()
 
 
 def writer_of(file: File) -> Writer:
@@ -248,6 +249,7 @@ class _Round:
             if stopped.wait(_jittered(PAUSE)):
                 return
         in_turn(file, here, rows.forget_changes, COMMIT_DEADLINE)
+        in_turn(file, here, partial(rows.forget_watchers, now=time.time()), COMMIT_DEADLINE)
 
     def _forget(self, file: File, here: Here, stopped: threading.Event) -> None:
         for kept, noise in ((FACTS_KEPT, False), (NOISE_KEPT, True)):

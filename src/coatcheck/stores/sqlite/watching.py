@@ -1,7 +1,9 @@
 """The third servant of a SQLite file: the watcher, who tells whoever listens which sessions changed.
 
 Rules
-- What changed stands in table `changes`, written by triggers: so it is heard whichever process, or hand, did it.
+- What changed stands in table `changes`, written by triggers: so it is heard whichever process, or hand, did it. They
+  write only while table `watchers` names somebody; a watcher is there before it begins to listen, and says now and then
+  that it still is. One that finds itself forgotten (its process stood still for minutes) returns there, and says None.
 - One daemon thread, started with the first listener, gone with the last (or the store), unknown to a forked child.
 - Other processes are heard within POLL; this one wakes the watcher when it has written.
 - It reads from the last change that it knows: if that is gone, something went unheard, and it says None.
@@ -10,16 +12,18 @@ Rules
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final, TypeAlias
 
-from ...core.errors import StoreError
+from ...core.errors import NotApplied, StoreError
 from ...core.model import Handle
-from . import rows
+from . import rows, threads
 from .file import COMMIT_DEADLINE, File, Here
 
 Notice: TypeAlias = Callable[[Handle | None], None]
@@ -27,24 +31,41 @@ Notice: TypeAlias = Callable[[Handle | None], None]
 POLL: Final = 0.25
 GATHER: Final = 0.005
 """Seconds in which the commits of this process are gathered into one look."""
+LEASE: Final = 300.0
+"""Seconds after which a watcher that says nothing may be forgotten; it says something three times in that."""
 
 _log: Final = logging.getLogger("coatcheck")
 
 
 def watch(file: File, here: Here, notice: Notice) -> Callable[[], None]:
     """Tell `notice` from now on; return what ends that."""
+    while True:
+        # made outside of the gate, as the keeper is: a thread that starts lets others run, where they are greenlets
+        begun = None if isinstance(file.watcher, Watcher) else Watcher(file, *_begun(file, here))
+        with file.gate:
+            watcher = file.watcher
+            if not isinstance(watcher, Watcher) and begun is not None:
+                file.watcher = file.servants["watcher"] = watcher = begun
+                begun = None
+            if isinstance(watcher, Watcher):
+                watcher.notices = (*watcher.notices, notice)
+        if begun is not None:  # another thread was faster
+            begun.leave()
+            threads.in_turn(file, here, partial(rows.end_watch, name=begun.name), COMMIT_DEADLINE)
+        if isinstance(watcher, Watcher):
+            return partial(_unwatch, weakref.ref(file), watcher, notice)
+
+
+def _begun(file: File, here: Here) -> tuple[str, int]:
+    """Have changes noted; return under which name, and the number of the last one before."""
+    name = secrets.token_hex(8)
+    threads.in_turn(file, here, partial(rows.begin_watch, name=name, until=time.time() + LEASE), COMMIT_DEADLINE)
     with file.errors:
         link = file.take(here)
         try:
-            since = rows.last_change(link)
+            return name, rows.last_change(link)
         finally:
             link.busy = False
-    with file.gate:
-        watcher = file.watcher
-        if not isinstance(watcher, Watcher):
-            file.watcher = file.servants["watcher"] = watcher = Watcher(file, since)
-        watcher.notices = (*watcher.notices, notice)
-    return partial(_unwatch, weakref.ref(file), watcher, notice)
 
 
 def _unwatch(file_of: weakref.ref[File], watcher: Watcher, notice: Notice) -> None:
@@ -64,10 +85,11 @@ def _unwatch(file_of: weakref.ref[File], watcher: Watcher, notice: Notice) -> No
 class Watcher:
     """One thread that looks for changes."""
 
-    def __init__(self, file: File, since: int) -> None:
-        """Start at once; what was changed up to `since` is known."""
+    def __init__(self, file: File, name: str, since: int) -> None:
+        """Start at once; changes are noted for this name, and what was changed up to `since` is known."""
         self.notices: tuple[Notice, ...] = ()
-        self.last = since
+        self.name, self.last = name, since
+        self._say_at = time.monotonic() + LEASE / 3
         self._woken = threading.Event()
         self._stopped = False
         weakref.finalize(file, self.leave)
@@ -98,8 +120,10 @@ class Watcher:
                 time.sleep(GATHER)
                 self._woken.clear()
             file = file_of()
-            if file is None or self._stopped:
+            if file is None:
                 return
+            if self._stopped:
+                break
             try:
                 self._tell(self._look(file, here))
                 deaf = False
@@ -108,15 +132,33 @@ class Watcher:
                     _log.warning("changes of the session store go unheard: %s", error)
                 deaf = True
             del file
+        file, link = file_of(), here.link
+        if file is not None and link is not None and link.era is file.era:  # else the next keeper forgets us
+            with suppress(StoreError):
+                threads.in_turn(file, here, partial(rows.end_watch, name=self.name), 0.1)
 
     def _look(self, file: File, here: Here) -> list[Handle | None]:
         with file.errors:
             link = file.take(here)
             try:
-                self.last, handles = rows.changes_since(link, self.last)
+                known = rows.is_watching(link, self.name)
+                last, handles = rows.changes_since(link, self.last)
             finally:
                 link.busy = False
+        if not known:
+            self._say(file, here)
+            handles = [None]  # what changed meanwhile was not noted
+        elif time.monotonic() >= self._say_at:
+            with suppress(NotApplied):  # somebody else is writing; there is time
+                self._say(file, here)
+        self.last = last
         return handles
+
+    def _say(self, file: File, here: Here) -> None:
+        """Say that this watcher is there."""
+        until = time.time() + LEASE
+        threads.in_turn(file, here, partial(rows.begin_watch, name=self.name, until=until), 0.1)
+        self._say_at = time.monotonic() + LEASE / 3
 
     def _tell(self, handles: list[Handle | None]) -> None:
         for notice in self.notices if handles else ():

@@ -98,15 +98,19 @@ def event_token(
 class Outlet:
     """The receivers of a site: where its provider sends logout tokens and security events."""
 
-    def __init__(self, site: Site, **stream: Any) -> None:
-        """Mount both endpoints on the site's own store, as its adapter would; unfit without the receivers' library."""
+    def __init__(self, site: Site, keys: Any = None, **stream: Any) -> None:
+        """Mount both endpoints on the site's own store, as its adapter would; unfit without the receivers' library.
+
+        `keys`: what the receivers know of the provider's, if not what it publishes.
+        """
         try:
             from ...receivers import AsyncReceiver, Issuer, Receiver, Stream, asgi_endpoint, wsgi_endpoint
         except ModuleNotFoundError as missing:
             unfit(f"the receivers need {missing.name}, which is not installed.")
         self.site = site
-        issuers = [Issuer(issuer=name, audience=CLIENT, keys=key_set()) for name in (ISSUER, OTHER_ISSUER)]
-        streams = [Stream(issuer=ISSUER, audience=CAEP, keys=key_set(), **stream)]
+        keys = key_set() if keys is None else keys
+        issuers = [Issuer(issuer=name, audience=CLIENT, keys=keys) for name in (ISSUER, OTHER_ISSUER)]
+        streams = [Stream(issuer=ISSUER, audience=CAEP, keys=keys, **stream)]
         manager, store = site.control.manager, site.control.store
         self._linker = Receiver(manager, site.control.plain, issuers=issuers, streams=streams)
         self._doors: dict[str, Driver]
@@ -163,6 +167,16 @@ def _jti() -> str:
 def _public(key: rsa.RSAPrivateKey) -> dict[str, Any]:
     numbers = key.public_key().public_numbers()
     return {"kty": "RSA", "e": "AQAB", "n": _number(numbers.n, (numbers.n.bit_length() + 7) // 8)}
+
+
+def private_key(name: str) -> dict[str, Any]:
+    """Return a key with its private parts (RFC 7518 section 6.3.2), as whoever signs has it."""
+    key = rsa_key(name)
+    numbers = key.private_numbers()
+    parts = {"d": numbers.d, "p": numbers.p, "q": numbers.q}
+    parts |= {"dp": numbers.dmp1, "dq": numbers.dmq1, "qi": numbers.iqmp}
+    private = {part: _number(value, (value.bit_length() + 7) // 8) for part, value in parts.items()}
+    return {**_public(key), **private, "kid": name}
 
 
 def _number(value: int, length: int) -> str:

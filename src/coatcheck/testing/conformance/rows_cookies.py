@@ -247,7 +247,7 @@ def test_never_over_plain_http(site: Site) -> None:
     local = site.with_settings(allow_insecure_http=True, origins=[])
     expect("its name on localhost", local.cookie, "coat-insecure")
     secure = site.logged_in()
-    mixed = local.ask("GET", "/me", cookies=f"{site.cookie}={secure.token}")
+    mixed = local.browser("http://localhost:8000").get("/me", cookies=f"{site.cookie}={secure.token}")
     expect("the answer to the secure name there", mixed.status, 401)
     for how in ({"host": "shop.example"}, {"headers": {"x-forwarded-for": "192.0.2.1"}}):
         expect("the answer elsewhere than localhost", local.ask("GET", "/me", **how).status, 500)

@@ -12,7 +12,7 @@ from ..browser import Browser
 from .devices import REFRESH, REGISTER, Device
 from .registry import row
 from .site import ELSEWHERE, ORIGIN, Site
-from .verdicts import Partly, expect, partly
+from .verdicts import expect
 
 FRIEND = "https://idp.example"
 HOOK = "/hook"
@@ -43,6 +43,14 @@ JUDGED: tuple[tuple[str, str, str | None, str | None, bool], ...] = (
 
 After Go's net/http CrossOriginProtection, with scheme and port compared, and a sibling host counted as another site.
 """
+
+
+_REFUSED: dict[str, tuple[str, str | None, str | None]] = {
+    "fetch_site": ("/echo?secret=1", "cross-site", ELSEWHERE),
+    "origin": ("/echo?secret=1", None, ELSEWHERE),
+    "login_no_evidence": ("/login?secret=1", None, None),
+}
+"""Where a request goes, its Sec-Fetch-Site and Origin, by the word that the event has for its refusal."""
 
 
 def _passes(site: Site, method: str, path: str, said: str | None, origin: str | None, **how: object) -> bool:
@@ -236,21 +244,21 @@ def test_login_from_elsewhere(site: Site) -> None:
 
 
 @row("CSR-09")
-def test_refusals_are_told(site: Site) -> Partly:
-    """A refusal is counted, and told within a minute with method, path and network, without a token."""
+def test_refusals_are_told(site: Site) -> None:
+    """A refusal is counted, and told within a minute with reason, method, path, origin and network, without a token."""
     browser = site.logged_in()
-    browser.post("/echo?secret=1", site="cross-site", origin=ELSEWHERE)
-    (event,) = site.told("csrf_denied")
-    expect("how often", event.detail["count"], 1)
-    last = event.detail["last"]
-    expect("the method and path", (last["method"], last["path"]), ("POST", "/echo"))
-    expect("the network", event.detail["networks"], {"192.0.2.0/24": 1})
-    secrets = (browser.token or "").split(".")[2:]
-    expect("secrets in the event", [one for one in secrets if one in repr(event)], [])
-    return partly(
-        "Refusals are counted, and told within a minute with method, path and network of the last, without a token; "
-        "which origin it came from is not told."
-    )
+    for reason, (target, said, origin) in _REFUSED.items():
+        answer = browser.post(target, {"user": "alice"}, site=said, origin=origin)
+        expect("the answer", answer.status, 403)
+        (event,) = site.told("csrf_denied")[-1:]
+        expect("how often", event.detail["count"], 1)
+        last = event.detail["last"]
+        expect("the reason", last["reason"], reason)
+        expect("the method and path", (last["method"], last["path"]), ("POST", target.partition("?")[0]))
+        expect("the origin", last.get("origin"), origin)
+        expect("the network", event.detail["networks"], {"192.0.2.0/24": 1})
+        secrets = (browser.token or "").split(".")[2:]
+        expect("secrets in the event", [one for one in [*secrets, "secret=1"] if one in repr(event)], [])
 
 
 @row("CSR-10")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ...core.errors import ConfigError
+from ...flow.telling import Telling
 from ..browser import Browser, Received
 from .provider import (
+    CAEP,
     CLIENT,
     ISSUER,
     LOGOUT,
@@ -17,15 +20,11 @@ from .provider import (
     event_token,
     key_set,
     logout_token,
+    private_key,
 )
-from .registry import open_row, row
+from .registry import row
 from .site import ELSEWHERE, Site
-from .verdicts import expect
-
-open_row(
-    "SSF-03",
-    "Security events are received (SSF-01, SSF-02), not sent: nothing makes a session-revoked event for other parties.",
-)
+from .verdicts import expect, unfit
 
 
 @row("FED-01")
@@ -337,6 +336,74 @@ def a_refused_event_says_why_in_the_registered_words(site: Site) -> None:
             expect(f"the word for {what}", said["err"], code)
             assert said["description"], "the refusal has no description"
         expect("a good one", outlet.event(event_token(now, user), **known).status, 202)
+
+
+@row("SSF-03")
+def a_revocation_is_told_to_others(site: Site) -> None:
+    """What an operator ends is one signed event a session, which says why and ends the receiver's own."""
+    try:
+        from ...core import jose
+        from ...notify.transmitter import Transmitter
+    except ModuleNotFoundError as missing:
+        unfit(f"the transmitter needs {missing.name}, which is not installed.")
+    outbox: list[str] = []
+    party: dict[str, Any] = {"issuer": ISSUER, "audience": CAEP, "outbox": outbox.append, "clock": site.clock}
+    for what, key in (("1024 bits", private_key("small")), ("no private part", key_set()["keys"][0])):
+        try:
+            Transmitter(**party, key=key)
+        except ConfigError:
+            continue
+        message = f"a signing key with {what} is taken"
+        raise AssertionError(message)
+    teller = Transmitter(**party, key=private_key("one"))
+    shop = site.with_settings(on_event=[teller])
+    with Outlet(site) as outlet:
+        here, other = shop.logged_in(), shop.logged_in()
+        (handle, _), bob = _handles(here, other), outlet.logged_in("bob", "bob", "s2")
+        there = outlet.logged_in("ann", "alice", handle)
+        site.clock.wind(5)
+        shop.clock.wind(5)
+        shop.control.registry.revoke(handle, actor="root")
+        (token,) = _told(shop, outbox)
+        header, _ = jose.peek(token)
+        expect("its header", header, {"alg": "RS256", "typ": "secevent+jwt", "kid": "one"})
+        expect("what the public keys show of the private one", set(teller.keys["keys"][0]) & {"d", "p", "q"}, set())
+        claims = jose.verified(token, teller.keys["keys"], ("RS256",), "secevent+jwt")
+        ((kind, event),) = claims.pop("events").items()
+        expect("the event", kind, REVOKED)
+        expect("its members", set(event), {"event_timestamp", "initiating_entity", "reason_admin", "reason_user"})
+        expect("when and by whom", (event["event_timestamp"], event["initiating_entity"]), (int(shop.clock()), "admin"))
+        assert all(event["reason_admin"].values()), "the event gives no reason"
+        jti, iat = claims.pop("jti"), claims.pop("iat")
+        user = {"format": "iss_sub", "iss": ISSUER, "sub": "alice"}
+        subject = {"format": "complex", "session": {"format": "opaque", "id": handle}, "user": user}
+        expect("the other claims", claims, {"iss": ISSUER, "aud": CAEP, "sub_id": subject})
+        expect("when it was signed", iat, int(site.clock()))
+        expect("what the receiver answers", outlet.event(token).status, 202)
+        expect("who is logged in there", (_who(there), _who(bob)), (None, "bob"))
+        shop.logged_in()
+        shop.control.registry.revoke_all("alice")
+        jtis = {jose.peek(each)[1]["jti"] for each in _told(shop, outbox)}
+        expect("how many are told of a subject's two", len(jtis - {jti}), 2)
+        expect("who the second was", other.get("/me").status, 401)
+        shop.logged_in("carol")
+        shop.clock.wind(86_400)
+        shop.control.registry.purge()
+        expect("what is told of an end by the clock", _told(shop, outbox), [])
+
+
+def _handles(*browsers: Browser) -> tuple[str, ...]:
+    return tuple((browser.token or "").split(".")[1] for browser in browsers)
+
+
+def _told(site: Site, outbox: list[str]) -> list[str]:
+    """Return what stands in the outbox once all listeners were told, and empty it."""
+    for listener in site.control.plain.listeners:
+        if isinstance(listener, Telling):
+            expect("whether all was told in time", listener.drained(10.0), wanted=True)
+    told = list(outbox)
+    outbox.clear()
+    return told
 
 
 def _who(browser: Browser) -> str | None:

@@ -22,7 +22,7 @@ from ...core.sealed import Sealed
 from ...core.session import Session
 from .devices import Device
 from .randomness import weaknesses
-from .registry import open_row, row
+from .registry import row
 from .rows_tokens import NOBODY, token_of
 from .site import Site
 from .verdicts import expect, unfit
@@ -36,13 +36,6 @@ def sealed_site(site: Site, sealed: Sealed, **settings: Any) -> Site:
     except ConfigError as error:
         unfit(f"{site.adapter.name} has opaque tokens only, which need no key: {error}.")
     return shop
-
-
-open_row(
-    "TOK-21",
-    "Unknown tokens are counted by network and told once a minute (TOK-05); that many of them mean guessing, and an "
-    "optional 429, come with the detectors.",
-)
 
 
 @row("TOK-03")

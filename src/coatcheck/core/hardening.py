@@ -37,7 +37,7 @@ NAMES = frozenset({_HSTS, _POLICY, _RESOURCE[0], _DENY[0], *(name for name, _ in
 A = TypeVar("A", bound="Reply | Headers")
 
 
-class Guard:
+class Hardening:
     """Adds to answers what guards them."""
 
     __slots__ = ("_hsts", "_isolates", "_login", "_pages", "_secure")
@@ -50,7 +50,7 @@ class Guard:
         self._pages = frozenset(settings.proof_pages)
         self._login = login_page(settings)
 
-    def guarded(self, request: Request, answer: A, *, private: bool) -> A:
+    def hardened(self, request: Request, answer: A, *, private: bool) -> A:
         """Return an answer, or the headers of one, with what is missing; `private`: it looked at the session."""
         if request.kind != "http":
             return answer
@@ -77,11 +77,11 @@ class Guard:
         return [*answer, *more]  # type: ignore[return-value]
 
 
-def guard_of(settings: Settings, secure: Callable[[Request], bool]) -> Guard | None:
+def hardening_of(settings: Settings, secure: Callable[[Request], bool]) -> Hardening | None:
     """Return what guards the answers of an application; None: nothing is to be added to any."""
     if not (settings.hsts or settings.isolate or settings.proof_pages or login_page(settings)):
         return None
-    return Guard(settings, secure)
+    return Hardening(settings, secure)
 
 
 def _says_who_frames(given: Headers) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from coatcheck.core.clients import Clients
 from coatcheck.core.errors import ConfigError
-from coatcheck.core.guards import Guard, guard_of
+from coatcheck.core.hardening import Hardening, hardening_of
 from coatcheck.core.lint import findings, rows
 from coatcheck.core.manager import SessionManager
 from coatcheck.core.model import Reply, Request
@@ -26,17 +26,17 @@ def secure(request: Request) -> bool:
     return request.scheme == "https"
 
 
-def guard(**settings: object) -> Guard:
-    made = guard_of(settings_of({"origins": ["https://a.example"], **settings}), secure)
+def guard(**settings: object) -> Hardening:
+    made = hardening_of(settings_of({"origins": ["https://a.example"], **settings}), secure)
     assert made is not None
     return made
 
 
 def test_an_application_that_asks_for_nothing_has_no_guard() -> None:
-    assert guard_of(Settings(), secure) is None
-    assert guard_of(Settings(login_url="https://login.example/"), secure) is None
-    assert guard_of(Settings(login_url="//login.example/in"), secure) is None
-    assert guard_of(Settings(login_url="/in", same_site="None", cookie_reason="frames"), secure) is None
+    assert hardening_of(Settings(), secure) is None
+    assert hardening_of(Settings(login_url="https://login.example/"), secure) is None
+    assert hardening_of(Settings(login_url="//login.example/in"), secure) is None
+    assert hardening_of(Settings(login_url="/in", same_site="None", cookie_reason="frames"), secure) is None
 
 
 def test_what_is_there_stays_as_it_is_and_alone() -> None:
@@ -49,30 +49,30 @@ def test_what_is_there_stays_as_it_is_and_alone() -> None:
         (b"Referrer-Policy", b"no-referrer"),
         (b"Content-Security-Policy", b"Frame-Ancestors https://partner.example"),
     ]
-    assert made.guarded(asked("/in"), given, private=True) is given
+    assert made.hardened(asked("/in"), given, private=True) is given
 
 
 def test_our_own_answers_are_guarded_as_well() -> None:
     reply = Reply(403, ((b"content-type", b"text/plain"),), b"no")
-    guarded = guard(hsts=HSTS).guarded(asked(), reply, private=False)
+    guarded = guard(hsts=HSTS).hardened(asked(), reply, private=False)
     assert guarded == Reply(403, (*reply.headers, (b"strict-transport-security", HSTS.encode())), b"no")
 
 
 def test_nothing_is_said_over_plain_http_to_sockets_or_of_what_is_public() -> None:
     made = guard(hsts=HSTS, isolate=True, login_url="/in")
-    assert made.guarded(asked(scheme="http"), (), private=False) == ()
-    assert made.guarded(asked("/in", kind="websocket"), (), private=True) == ()
-    assert made.guarded(asked("/in/", scheme="http"), (), private=False) == ()
+    assert made.hardened(asked(scheme="http"), (), private=False) == ()
+    assert made.hardened(asked("/in", kind="websocket"), (), private=True) == ()
+    assert made.hardened(asked("/in/", scheme="http"), (), private=False) == ()
 
 
 def test_a_login_page_that_nobody_named_leaves_the_policy_to_whoever_writes_it() -> None:
     made = guard(login_url="/in?from=a", proof_pages=["/proof"])
-    assert made.guarded(asked("/in"), (), private=False) == [(b"x-frame-options", b"DENY")]
+    assert made.hardened(asked("/in"), (), private=False) == [(b"x-frame-options", b"DENY")]
     sameorigin = [(b"X-Frame-Options", b"SAMEORIGIN")]
-    assert made.guarded(asked("/in"), sameorigin, private=False) is sameorigin
+    assert made.hardened(asked("/in"), sameorigin, private=False) is sameorigin
     policy = [(b"content-security-policy", b"frame-ancestors https://partner.example")]
-    assert made.guarded(asked("/in"), policy, private=False) is policy
-    named = {name for name, _ in made.guarded(asked("/proof"), (), private=False)}
+    assert made.hardened(asked("/in"), policy, private=False) is policy
+    named = {name for name, _ in made.hardened(asked("/proof"), (), private=False)}
     assert b"content-security-policy" in named
     assert not named & {b"strict-transport-security", b"x-frame-options"}
 
