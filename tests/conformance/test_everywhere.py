@@ -6,7 +6,7 @@ from coatcheck.testing.conformance import Finding, Verdict
 
 from .adapters import EVERY, framework_of
 from .everywhere import main
-from .test_conformance import unlike
+from .test_conformance import OTHERWISE, unlike
 
 
 def test_it_judges_what_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -14,6 +14,14 @@ def test_it_judges_what_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     (heading, line) = capsys.readouterr().out.splitlines()
     assert heading.split()[:2] == ["pass", "partial"]
     assert line.split()[:3] == ["Litestar", "2", "0"]
+
+
+def test_it_fails_for_what_is_not_as_we_say(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OTHERWISE, "CKE-10", "we say that half of it holds")
+    assert main(["WSGI", "--rows", "CKE-10", "--processes", "1"]) == 1
+    assert "CKE-10 is pass, and not partial" in capsys.readouterr().out
 
 
 def test_it_knows_no_other_adapter(capsys: pytest.CaptureFixture[str]) -> None:
