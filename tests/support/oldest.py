@@ -8,9 +8,8 @@ python3 run oldest --both --python 3.13    on another Python: a version that is 
 python3 run oldest --keep flask            keep the environment, under .cache/oldest, for the next run
 python3 run oldest flask -- -k login       what follows -- goes to pytest
 
-Only the framework and what the extra names beside it are old; all else is what a user would get today. What an old
-framework cannot be run with, and does not say, stands in BESIDE. Unless options for pytest narrow it, every row of the
-conformance suite is judged there, too.
+Only the framework and what the extra names beside it are old; all else is what a user would get today. Unless options
+for pytest narrow it, every row of the conformance suite is judged there, too.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from typing import Final
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import Version
 
 from tests.conformance.adapters import EVERY, framework_of
 
@@ -63,13 +61,8 @@ FRAMEWORKS: Final = (
 )
 #: frameworks that the tests of another one need
 ALSO: Final = {"litestar": ["starlette"], "starlette": ["fastapi"]}
-#: what a framework before some version needs beside it, though it does not say so
-BESIDE: Final = {
-    "django": ("5.2", "django-htmx>=1"),  # the newest needs Django 5.2
-    "flask": ("99", "asgiref>=3.2"),  # for awaiting views: the extra flask[async]
-    "quart": ("0.19.9", "flask<3.1"),  # it has no PROVIDE_AUTOMATIC_OPTIONS, which Flask 3.1 reads
-    "sanic": ("25.3", "websockets<14.2"),  # from 14.2 on, each of its sockets closes with 1006: "invalid opcode"
-}
+#: what a framework needs beside it for our tests, and does not bring
+BESIDE: Final = {"flask": "asgiref>=3.2"}  # for awaiting views: the extra flask[async]
 
 
 class NoEnvironmentError(Exception):
@@ -161,7 +154,7 @@ class Trial:
         """Make an environment with coatcheck, all that its tests need, and the pinned framework."""
         if not self.python.exists():
             attempt([uv(), "venv", "--quiet", "--python", self._base, str(self.place)])
-        beside = [other for pin in pins for other in beside_of(pin)]
+        beside = [BESIDE[self.framework]] if self.framework in BESIDE else []
         said = {name_of(line) for line in (*pins, *beside)}
         others = [*PROJECT["dependencies"], *everything(self.framework)]
         lines = [line for line in others if name_of(line) not in said]
@@ -188,12 +181,6 @@ def wanted(framework: str) -> list[Requirement]:
 def name_of(line: str) -> str:
     """Return the name in a requirement."""
     return canonicalize_name(Requirement(line).name)
-
-
-def beside_of(pin: str) -> list[str]:
-    """Return what a pinned framework needs beside it, as pyproject.toml does not say."""
-    before, other = BESIDE.get(name_of(pin), ("0", ""))
-    return [other] if Version(pin.partition("==")[2]) < Version(before) else []
 
 
 def python_of(said: str) -> str:
