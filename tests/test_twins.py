@@ -17,7 +17,7 @@ FLOW = Path(__file__).resolve().parents[1] / "src" / "coatcheck" / "flow"
 
 TWINS = (
     ("async_.py", "sync.py"),
-    ("async_guard.py", "guard.py"),
+    ("async_guarded.py", "guarded.py"),
     ("async_keys.py", "keys.py"),
     ("async_legacy.py", "legacy.py"),
     ("async_receivers.py", "receivers.py"),
@@ -29,8 +29,8 @@ PAIRS = (
     ("The flow, awaiting:", "The flow, blocking:"),
     ("from asyncio import sleep", "from time import sleep"),
     ("from asyncio import to_thread as ask", "from .asking import ask"),
-    ("The guard, awaiting:", "The guard, blocking:"),
-    ("from .async_guard import", "from .guard import"),
+    ("A guarded store, awaiting:", "A guarded store, blocking:"),
+    ("from .async_guarded import", "from .guarded import"),
     ("from .async_keys import", "from .keys import"),
     ("from .async_legacy import", "from .legacy import"),
     ("from .async_ import", "from .sync import"),

@@ -40,7 +40,7 @@ from ..core.model import (
 )
 from ..core.session import Session
 from ..core.stepup import Of
-from .async_guard import AsyncGuard
+from .async_guarded import AsyncGuardedStore
 from .journal import here, log_events, logger
 from .troubles import Troubles
 
@@ -181,8 +181,8 @@ class AsyncExchange:
         self._telling = _telling_of(manager, store) if manager.settings.on_event else None
         manager.traces.node = manager.traces.node or here()
         self.troubles = Troubles(manager, self._telling, sharded=getattr(store, "sharded", False))
-        self._guard = AsyncGuard(store, self.troubles.asking)
-        self._at: AsyncStore | AsyncGuard = store  # what requests ask: the store, or its guard while it is in trouble
+        self._guarded = AsyncGuardedStore(store, self.troubles.asking)
+        self._at: AsyncStore | AsyncGuardedStore = store  # what requests ask; in trouble, the guarded one
         if self.troubles.circuit is not None:
             self.troubles.use = self._use
             self._use(self.troubles.always)
@@ -319,18 +319,11 @@ class AsyncExchange:
             try:
                 if devices is not None:
                     await self._look_at_device(devices, session)
-                try:
-                    if visit.login is not None:
-                        await self.floor()  # by how much our clock is ahead of the store's
-                    outcome = self.manager.settle(session, status, headers)
-                except StoreError as error:  # or the keys of a sealed token are out of reach
-                    outcome = self._failed(session, Outcome(required=True), error)
+                outcome = await self._settled(session, status, headers)
                 if visit.unguarded:
                     outcome = await self._seen_again(session, outcome)
                 if outcome.changes:
                     outcome = await self._commit(session, outcome)
-                if devices is not None and outcome.reply is None and outcome.cookies:
-                    await self._note_device(devices, session)
             except DataError as error:  # a value that cannot be kept: the application's own error page answers
                 self.troubles.broke(visit.request, error)
                 raise
@@ -339,6 +332,8 @@ class AsyncExchange:
             except Exception as error:  # noqa: BLE001 - nothing was committed, so nothing may look as if it were
                 outcome = Outcome(reply=self.troubles.broke(visit.request, error))
             visit.outcome = outcome
+            if devices is not None and outcome.reply is None and outcome.cookies:
+                await self._note_device(devices, session)
             if visit.dropped:
                 logger.info("session data of %r was %s", visit.request.path, visit.dropped)
         outcome = visit.outcome
@@ -349,6 +344,15 @@ class AsyncExchange:
         if self._hardening is None:
             return answer
         return self._hardening.hardened(visit.request, answer, private=visit.consulted)
+
+    async def _settled(self, session: Session, status: int, headers: Headers) -> Outcome:
+        """Return what is to be committed; a refusal where the store, or a sealed token's keys, are out of reach."""
+        try:
+            if session.visit.login is not None:
+                await self.floor()  # by how much our clock is ahead of the store's
+            return self.manager.settle(session, status, headers)
+        except StoreError as error:
+            return self._failed(session, Outcome(required=True), error)
 
     async def _look_at_device(self, devices: Devices, session: Session) -> None:
         """Have the browser of a login compared with its subject's; where those are out of reach, nothing is told."""
@@ -379,6 +383,8 @@ class AsyncExchange:
         except StoreError as error:
             logger.warning("the browser of a login could not be noted")
             self.troubles.store_failed(visit.request, error, "warning")
+        except Exception as error:  # noqa: BLE001 - the login is stored, so its answer goes out
+            self.troubles.broke(visit.request, error)
 
     async def abandon(self, session: Session) -> None:
         """Commit ends and activity of an exchange whose response does not pass through us; drop the rest."""
@@ -572,7 +578,7 @@ class AsyncExchange:
             logger.warning(_QUIET, (now - newest.items[0].at) / 3600)
 
     def _use(self, guarded: bool) -> None:
-        self._at = self._guard if guarded else self.store
+        self._at = self._guarded if guarded else self.store
 
     def _away(self, request: Request, error: StoreError) -> Session | Reply:
         self.troubles.store_failed(request, error)

@@ -39,7 +39,7 @@ from ..core.model import (
 )
 from ..core.session import Session
 from ..core.stepup import Of
-from .guard import Guard
+from .guarded import GuardedStore
 from .journal import here, log_events, logger
 from .troubles import Troubles
 
@@ -180,8 +180,8 @@ class Exchange:
         self._telling = _telling_of(manager, store) if manager.settings.on_event else None
         manager.traces.node = manager.traces.node or here()
         self.troubles = Troubles(manager, self._telling, sharded=getattr(store, "sharded", False))
-        self._guard = Guard(store, self.troubles.asking)
-        self._at: Store | Guard = store  # what requests ask: the store, or its guard while it is in trouble
+        self._guarded = GuardedStore(store, self.troubles.asking)
+        self._at: Store | GuardedStore = store  # what requests ask; in trouble, the guarded one
         if self.troubles.circuit is not None:
             self.troubles.use = self._use
             self._use(self.troubles.always)
@@ -318,18 +318,11 @@ class Exchange:
             try:
                 if devices is not None:
                     self._look_at_device(devices, session)
-                try:
-                    if visit.login is not None:
-                        self.floor()  # by how much our clock is ahead of the store's
-                    outcome = self.manager.settle(session, status, headers)
-                except StoreError as error:  # or the keys of a sealed token are out of reach
-                    outcome = self._failed(session, Outcome(required=True), error)
+                outcome = self._settled(session, status, headers)
                 if visit.unguarded:
                     outcome = self._seen_again(session, outcome)
                 if outcome.changes:
                     outcome = self._commit(session, outcome)
-                if devices is not None and outcome.reply is None and outcome.cookies:
-                    self._note_device(devices, session)
             except DataError as error:  # a value that cannot be kept: the application's own error page answers
                 self.troubles.broke(visit.request, error)
                 raise
@@ -338,6 +331,8 @@ class Exchange:
             except Exception as error:  # noqa: BLE001 - nothing was committed, so nothing may look as if it were
                 outcome = Outcome(reply=self.troubles.broke(visit.request, error))
             visit.outcome = outcome
+            if devices is not None and outcome.reply is None and outcome.cookies:
+                self._note_device(devices, session)
             if visit.dropped:
                 logger.info("session data of %r was %s", visit.request.path, visit.dropped)
         outcome = visit.outcome
@@ -348,6 +343,15 @@ class Exchange:
         if self._hardening is None:
             return answer
         return self._hardening.hardened(visit.request, answer, private=visit.consulted)
+
+    def _settled(self, session: Session, status: int, headers: Headers) -> Outcome:
+        """Return what is to be committed; a refusal where the store, or a sealed token's keys, are out of reach."""
+        try:
+            if session.visit.login is not None:
+                self.floor()  # by how much our clock is ahead of the store's
+            return self.manager.settle(session, status, headers)
+        except StoreError as error:
+            return self._failed(session, Outcome(required=True), error)
 
     def _look_at_device(self, devices: Devices, session: Session) -> None:
         """Have the browser of a login compared with its subject's; where those are out of reach, nothing is told."""
@@ -378,6 +382,8 @@ class Exchange:
         except StoreError as error:
             logger.warning("the browser of a login could not be noted")
             self.troubles.store_failed(visit.request, error, "warning")
+        except Exception as error:  # noqa: BLE001 - the login is stored, so its answer goes out
+            self.troubles.broke(visit.request, error)
 
     def abandon(self, session: Session) -> None:
         """Commit ends and activity of an exchange whose response does not pass through us; drop the rest."""
@@ -571,7 +577,7 @@ class Exchange:
             logger.warning(_QUIET, (now - newest.items[0].at) / 3600)
 
     def _use(self, guarded: bool) -> None:
-        self._at = self._guard if guarded else self.store
+        self._at = self._guarded if guarded else self.store
 
     def _away(self, request: Request, error: StoreError) -> Session | Reply:
         self.troubles.store_failed(request, error)

@@ -1,4 +1,4 @@
-"""The guard, awaiting: a store that failed is asked with care, and not at all while its circuit is open.
+"""A guarded store, awaiting: one that failed is asked with care, and not at all while its circuit is open.
 
 It stands before a store only from a failure on until the next good answer, so a healthy one costs nothing (a limit on
 slow answers keeps it there). Its twin differs in the words async and await, as the flow's do.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .troubles import Asking
 
 
-class AsyncGuard:
+class AsyncGuardedStore:
     """The verbs of a store that a request needs, each asked within `asking`, which may refuse and learns from it."""
 
     def __init__(self, store: AsyncStore, asking: Callable[..., Asking]) -> None:
