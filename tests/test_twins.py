@@ -22,6 +22,7 @@ TWINS = (
     ("async_legacy.py", "legacy.py"),
     ("async_receivers.py", "receivers.py"),
     ("async_registry.py", "registry.py"),
+    ("async_store.py", "store.py"),
 )
 
 # (in the async twin, in the other), besides the syntax of waiting and `Async` in front of a name
@@ -37,6 +38,8 @@ PAIRS = (
     ("from .given import awaited as given", "from .given import blocking as given"),
     ("Sessions of another library, awaiting:", "Sessions of another library, blocking:"),
     ("The registry, awaiting:", "The registry, blocking:"),
+    ("The store, awaiting:", "The store, blocking:"),
+    ("from .async_store import", "from .store import"),
     ("The receivers, awaiting:", "The receivers, blocking:"),
     ("from .loops import Lock", "from threading import Lock"),
 )

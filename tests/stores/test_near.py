@@ -29,8 +29,8 @@ from coatcheck.core.model import (
     Touch,
     Update,
 )
-from coatcheck.flow.async_ import AsyncAuditedStore, AsyncWatchedStore
-from coatcheck.flow.sync import AuditedStore, WatchedStore
+from coatcheck.flow.async_store import AsyncAuditedStore, AsyncWatchedStore
+from coatcheck.flow.store import AuditedStore, WatchedStore
 from coatcheck.stores import near as near_file
 from coatcheck.stores.memory import AsyncMemoryStore, MemoryStore
 from coatcheck.stores.near import AsyncNearStore, Copies, NearStore, near

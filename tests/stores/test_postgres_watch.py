@@ -19,8 +19,8 @@ import pytest
 from msgspec.structs import replace
 
 from coatcheck.core.model import End, EndOthers, Event, Insert, Touch, Update
-from coatcheck.flow.async_ import AsyncWatchedStore
-from coatcheck.flow.sync import WatchedStore
+from coatcheck.flow.async_store import AsyncWatchedStore
+from coatcheck.flow.store import WatchedStore
 from coatcheck.stores.postgres import AsyncPostgresStore, PostgresStore, heralds
 from coatcheck.testing.clock import Clock
 from coatcheck.testing.face import make

@@ -22,8 +22,8 @@ from msgspec.structs import replace
 
 from coatcheck.core.errors import StoreError
 from coatcheck.core.model import Change, End, EndOthers, Handle, Insert, Limit, Note, Replace, Touch, Update
-from coatcheck.flow.async_ import AsyncWatchedStore
-from coatcheck.flow.sync import WatchedStore
+from coatcheck.flow.async_store import AsyncWatchedStore
+from coatcheck.flow.store import WatchedStore
 from coatcheck.stores.memory import AsyncMemoryStore, MemoryStore
 from coatcheck.stores.postgres import AsyncPostgresStore, PostgresStore
 from coatcheck.stores.redis import AsyncRedisStore, RedisStore

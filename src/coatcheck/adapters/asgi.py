@@ -15,7 +15,8 @@ from ..core.manager import SessionManager
 from ..core.model import Headers, Reply, Request
 from ..core.session import Session, Typed
 from ..core.settings import Keywords
-from ..flow.async_ import AsyncExchange, AsyncStore
+from ..flow.async_ import AsyncExchange
+from ..flow.async_store import AsyncStore
 from .awaited import ENDED_CODE as ENDED_CODE  # noqa: PLC0414 - a name of ours, too
 from .awaited import Awaited
 from .watching import Watch

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from ..core.manager import SessionManager, manager_of
 from ..core.settings import Keywords
-from ..flow.async_ import AsyncExchange, AsyncStore
+from ..flow.async_ import AsyncExchange
 from ..flow.async_registry import AsyncRegistry
+from ..flow.async_store import AsyncStore
 from ..stores.faces import async_keys_of, async_store_of
 from .watching import Watching
 

@@ -32,8 +32,8 @@ from ..core.settings import Keywords, carrying
 from .asgi import ENDED_CODE, Message, Receive, Scope, Send, SessionMiddleware, exchange_of, logged_in, session_of
 
 if TYPE_CHECKING:
-    from ..flow.async_ import AsyncStore
     from ..flow.async_keys import AsyncKeys
+    from ..flow.async_store import AsyncStore
 
 __all__ = [
     "SECURITY",

@@ -18,8 +18,9 @@ from ..core.errors import ConfigError, Refusal
 from ..core.manager import SessionManager
 from ..core.model import Reply
 from ..core.settings import Keywords
-from ..flow.async_ import AsyncExchange, AsyncStore
+from ..flow.async_ import AsyncExchange
 from ..flow.async_registry import AsyncRegistry
+from ..flow.async_store import AsyncStore
 from .asgi import SessionMiddleware, exchange_of, request_of, session_of
 from .flask.mapping import FlaskSession, NoSession
 from .flask.settings import configured, managed

@@ -21,7 +21,8 @@ from ..core.manager import SessionManager
 from ..core.model import Headers, Reply, Request
 from ..core.session import Session, Typed
 from ..core.settings import Keywords
-from ..flow.async_ import AsyncExchange, AsyncStore
+from ..flow.async_ import AsyncExchange
+from ..flow.async_store import AsyncStore
 from .awaited import ENDED_CODE, Awaited
 from .watching import Watch
 

@@ -21,7 +21,8 @@ from typing import Any
 from ..core.errors import StoreError
 from ..core.model import Handle
 from ..core.session import Session
-from ..flow.async_ import EPOCHS_EVERY, AsyncExchange, AsyncWatchedStore
+from ..flow.async_ import EPOCHS_EVERY, AsyncExchange
+from ..flow.async_store import AsyncWatchedStore
 from ..flow.journal import logger
 
 FAREWELL = 1.0

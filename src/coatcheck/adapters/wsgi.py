@@ -17,7 +17,8 @@ from ..core.manager import SessionManager, manager_of
 from ..core.model import Reply, Request
 from ..core.session import Session, Typed
 from ..core.settings import Keywords
-from ..flow.sync import Exchange, Store
+from ..flow.store import Store
+from ..flow.sync import Exchange
 from ..stores.faces import keys_of, store_of
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from ..core.errors import ConfigError, StoreError
 from ..core.model import Handle, Instant, Record
 from ..core.tokens import is_handle
 from ..flow.registry import Registry
-from ..flow.sync import Store
+from ..flow.store import Store
 from ..stores.urls import file_of, is_shared, open_store
 from .views import State, state_of
 

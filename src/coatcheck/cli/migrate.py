@@ -19,7 +19,7 @@ from rich.text import Text
 
 from ..core.errors import ConfigError, StoreError
 from ..core.model import MOVED, Instant, Query, Record
-from ..flow.sync import Store
+from ..flow.store import Store
 from ..stores.moving import DualStore, Moved, is_copy
 from ..stores.urls import file_of, is_shared, open_store
 from . import terminal

@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 from coatcheck import AsyncRegistry, SessionManager, timeouts
 from coatcheck.adapters.starlette import SessionMiddleware
-from coatcheck.flow.async_ import AsyncStore
+from coatcheck.flow.async_store import AsyncStore
 
 from . import entry, shop, tickets
 from .accounts import Accounts

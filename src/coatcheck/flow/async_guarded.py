@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..core.model import Change, Conflict, Epochs, Handle, Record
 
 if TYPE_CHECKING:
-    from .async_ import AsyncStore
+    from .async_store import AsyncStore
     from .troubles import Asking
 
 

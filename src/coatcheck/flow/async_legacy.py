@@ -24,7 +24,7 @@ from ..core.model import Conflict, Insert, Instant, Record, Request, Update
 from .journal import logger
 
 if TYPE_CHECKING:
-    from .async_ import AsyncStore
+    from .async_store import AsyncStore
 
 DEADLINE = 2.0
 """Seconds that one commit may take, with everything that it meets."""

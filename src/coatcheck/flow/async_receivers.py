@@ -18,7 +18,7 @@ from ..core.model import Change, End, EndOthers, Event, Handle, Instant, Note, Q
 from ..core.notices import Issuer, Notice, Stream, Target
 from ..core.session import Session
 from ..core.traces import placed
-from .async_ import AsyncStore
+from .async_store import AsyncStore
 from .journal import here, log_events, logger
 from .loops import Lock
 from .troubles import Troubles

@@ -30,7 +30,8 @@ from ..core.model import (
     Trace,
 )
 from ..core.traces import placed
-from .async_ import SKEW_SAID, AsyncAuditedStore, AsyncStore
+from .async_ import SKEW_SAID
+from .async_store import AsyncAuditedStore, AsyncStore
 from .given import awaited as given
 from .journal import here, log_events
 

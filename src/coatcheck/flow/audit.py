@@ -15,10 +15,10 @@ from ..core.model import Event, EventQuery, Instant, Note
 from ..core.roots import Roots
 from ..core.traces import placed
 from .journal import here
-from .sync import AuditedStore
+from .store import AuditedStore
 
 if TYPE_CHECKING:
-    from .sync import Store
+    from .store import Store
 
 PAGE = 500
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..core.model import Change, Conflict, Epochs, Handle, Record
 
 if TYPE_CHECKING:
-    from .sync import Store
+    from .store import Store
     from .troubles import Asking
 
 

@@ -23,7 +23,7 @@ from .asking import ask
 from .journal import logger
 
 if TYPE_CHECKING:
-    from .sync import Store
+    from .store import Store
 
 DEADLINE = 2.0
 """Seconds that one commit may take, with everything that it meets."""

@@ -20,7 +20,7 @@ from ..core.notices import Issuer, Notice, Stream, Target
 from ..core.session import Session
 from ..core.traces import placed
 from .journal import here, log_events, logger
-from .sync import Store
+from .store import Store
 from .troubles import Troubles
 
 KEYS_AGAIN, KEYS_FOR, KEYS_FAILED = 300.0, 3600.0, 30.0

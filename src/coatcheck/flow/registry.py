@@ -31,7 +31,8 @@ from ..core.model import (
 from ..core.traces import placed
 from .given import blocking as given
 from .journal import here, log_events
-from .sync import SKEW_SAID, AuditedStore, Store
+from .store import AuditedStore, Store
+from .sync import SKEW_SAID
 
 PURGE_ROWS = 100
 

@@ -1,4 +1,4 @@
-"""The flow, blocking: what a store must offer, one request's exchange with it, and the registry.
+"""The flow, blocking: one request's exchange with its store.
 
 This is the only code that waits: for a load before the handler, for a commit when the response starts. What is decided
 is decided by the manager. Its twin differs in the words async and await, and a test holds the two together.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import inf
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core import replies
 from ..core.cookies import dress
@@ -19,20 +19,14 @@ from ..core.errors import CoatcheckError, DataError, Refusal, SettledError, Stor
 from ..core.manager import SessionManager
 from ..core.model import (
     Change,
-    Conflict,
-    Epochs,
-    Event,
-    EventPage,
     EventQuery,
     Handle,
     Headers,
     Instant,
     Note,
     Outcome,
-    Query,
     RaiseEpoch,
     Record,
-    RecordPage,
     Reply,
     Request,
     Ticket,
@@ -41,6 +35,7 @@ from ..core.session import Session
 from ..core.stepup import Of
 from .guarded import GuardedStore
 from .journal import here, log_events, logger
+from .store import AuditedStore, Store
 from .troubles import Troubles
 
 if TYPE_CHECKING:
@@ -76,72 +71,6 @@ _QUIET = (
     "the newest event of the session store is %.0f h old; if it was restored from a backup, logouts since then are "
     "undone: run `coatcheck restored`"
 )
-
-
-class Store(Protocol):
-    """Where records lie. The whole contract stands in docs/stores.md and is tested by `testing.contract`.
-
-    `listeners` are called with the events that a commit wrote, once each, after it.
-    """
-
-    listeners: list[Callable[[Sequence[Event]], None]]
-
-    def load(self, handle: Handle) -> Record | None:
-        """Return the stored record, ended and expired ones too, or None if there is none.
-
-        Raises StoreError for every failure; None never means "could not tell".
-        """
-        ...
-
-    def commit(self, commit_id: bytes, changes: Sequence[Change], durable: bool) -> Conflict | None:
-        """Apply all changes or none; at most one is primary, and only that one can conflict.
-
-        A commit that was applied already (same `commit_id`) answers None and applies nothing more.
-        A caller that is cancelled leaves it applied or not, never half. Raises NotApplied, Unknown or Unconfirmed.
-        """
-        ...
-
-    def find(self, query: Query) -> RecordPage:
-        """Return a page of records in the order (created_at, handle)."""
-        ...
-
-    def purge(self, limit: int) -> int:
-        """End at most `limit` overdue records, delete records past their tombstone; return how many."""
-        ...
-
-    def epochs(self) -> Epochs:
-        """Return the store's clock and its epochs."""
-        ...
-
-    def close(self) -> None:
-        """Let go of everything that was opened."""
-        ...
-
-
-@runtime_checkable
-class AuditedStore(Protocol):
-    """A store that also keeps the events of its commits."""
-
-    def events(self, query: EventQuery) -> EventPage:
-        """Return a page of events, newest first."""
-        ...
-
-    def forget_events(self, before: Instant, limit: int, *, noise: bool = False) -> int:
-        """Delete at most `limit` facts (or noise) older than `before`; return how many."""
-        ...
-
-
-@runtime_checkable
-class WatchedStore(Protocol):
-    """A store that tells when a record was changed or ended, by whatever process."""
-
-    def watch(self, notice: Callable[[Handle | None], None]) -> Callable[[], None]:
-        """Listen: from the return on, call `notice` with the handle of each record that changes but for its activity.
-
-        None instead of a handle: something may have gone unheard, look at everything. `notice` is quick and never
-        raises; it may be called from any thread. Returns what ends the listening.
-        """
-        ...
 
 
 class Exchange:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..core.converter import Claim
-    from .sync import Store
+    from .store import Store
 
 PAGE = 1000
 TRIES = 8

@@ -9,8 +9,8 @@ from typing import Any, TypedDict, Unpack
 from ..core.errors import ConfigError, StoreError
 from ..core.manager import Absent, SessionManager
 from ..core.model import Conflict, Instant, Level, Outcome, Reply, Request
-from ..flow.async_ import AsyncStore
-from ..flow.sync import Store
+from ..flow.async_store import AsyncStore
+from ..flow.store import Store
 
 
 class Login(TypedDict, total=False):

@@ -28,7 +28,8 @@ from ...core.policies import Timeouts
 from ...core.presets import DAY
 from ...core.settings import insecure_name, is_local
 from ...core.visit import ALL
-from ...flow.sync import Exchange, Store
+from ...flow.store import Store
+from ...flow.sync import Exchange
 from ...stores.faces import store_of
 from .store import DjangoStore
 

@@ -15,7 +15,8 @@ from ...core.manager import SessionManager
 from ...core.session import Session, Typed
 from ...core.settings import Keywords
 from ...flow.registry import Registry
-from ...flow.sync import Exchange, Store
+from ...flow.store import Store
+from ...flow.sync import Exchange
 from ...stores.faces import keys_of, store_of
 from ..wsgi import exchange_of as exchange_of_environ
 from ..wsgi import session_of as session_of_environ

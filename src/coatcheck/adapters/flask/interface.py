@@ -20,7 +20,8 @@ from ...core.manager import SessionManager
 from ...core.model import Record, Reply
 from ...core.session import Session
 from ...flow.registry import Registry
-from ...flow.sync import Exchange, Store
+from ...flow.store import Store
+from ...flow.sync import Exchange
 from ..wsgi import KEY, Context, request_of
 from .login import follow_login
 from .mapping import FlaskSession, NoSession
