@@ -100,8 +100,8 @@ class SanicServer:
 
 
 def headers_of(sent: Sent) -> list[tuple[str, str]]:
-    """Return the headers of a request as a proxy passes them on; plain http comes without a proxy."""
-    if sent.scheme in ("http", "ws"):
+    """Return the headers of a request as a proxy passes them on; plain http comes without one, unless one is named."""
+    if sent.scheme in ("http", "ws") and sent.peer == Sent.peer:
         return sent.headers
     proto = sent.scheme.replace("ws", "http")
     peer = f'"[{sent.peer}]"' if ":" in sent.peer else sent.peer

@@ -753,7 +753,7 @@ def test_a_row_that_does_not_decode_hurts_only_who_asked_for_it(
     async def use() -> None:
         awaited_store = AsyncMySqlStore(url)
         found = await asyncio.gather(*map(awaited_store.load, "abcd"), return_exceptions=True)
-        assert [type(one).__name__ for one in found] == ["Record", "StoreError", "Record", "NoneType"]
+        assert [type(one).__name__ for one in found] == ["Record", "Unreadable", "Record", "NoneType"]
         await awaited_store.close()
 
     asyncio.run(use())

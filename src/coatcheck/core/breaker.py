@@ -28,7 +28,7 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
 
     failures: int = 5
     pause: float = 1.0
-    longest: float = 30.0
+    longest: float = 5.0
     slow: float | None = None
 
     def problems(self) -> Iterable[str]:
