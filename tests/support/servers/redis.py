@@ -334,20 +334,26 @@ def replicated(replicas: int = 1, kind: Kind = "valkey", **config: Any) -> Repli
 
 
 def sentinel(kind: Kind = "valkey", *, ours: bool = False, **config: Any) -> Watched:
-    """Start a master, two replicas and three Sentinels (down after 1 s), or take those that the environment names."""
+    """Start a master, two replicas and three Sentinels (down after 1 s), or take those that the environment names.
+
+    The first of them notices sooner than the others, and needs only their votes: of three that notice at once, two may
+    be elected in two epochs, each promotes a replica, and for ten seconds there are two masters.
+    """
     url = _foreign("COATCHECK_TEST_REDIS_SENTINEL", ours=ours)
     if url is not None:
         return Watched(url, ())
     place = directory(kind)
     data = _master_and_replicas(place, kind, 2, config)
-    watching = {
-        "bind": "127.0.0.1",
-        "protected-mode": "no",
-        f"sentinel monitor {MASTER_NAME}": f"127.0.0.1 {data[0].port} 2",
-        f"sentinel down-after-milliseconds {MASTER_NAME}": 1000,
-        f"sentinel failover-timeout {MASTER_NAME}": 3000,
-    }
-    sentinels = [Node(f"sentinel{n}", [binary(kind), "--sentinel"], place, watching) for n in (1, 2, 3)]
+    sentinels = []
+    for number, (quorum, down_after) in enumerate([(1, 1000), (2, 2500), (2, 2500)], 1):
+        watching = {
+            "bind": "127.0.0.1",
+            "protected-mode": "no",
+            f"sentinel monitor {MASTER_NAME}": f"127.0.0.1 {data[0].port} {quorum}",
+            f"sentinel down-after-milliseconds {MASTER_NAME}": down_after,
+            f"sentinel failover-timeout {MASTER_NAME}": 3000,
+        }
+        sentinels.append(Node(f"sentinel{number}", [binary(kind), "--sentinel"], place, watching))
     addresses = ",".join(f"127.0.0.1:{node.port}" for node in sentinels)
     servers = Watched(f"redis+sentinel://{addresses}/{MASTER_NAME}", [*data, *sentinels])
     servers.wait_until_healthy()
