@@ -79,9 +79,7 @@ class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]
         """Put the session on the request; return the answer to one that is refused."""
         scope = getattr(request, "scope", None)
         if scope and is_ours(scope.get("session")):
-            request.session = scope[
-                "session"
-            ]  # our middleware for Channels is around us: its exchange is this request's
+            request.session = scope["session"]  # ours for Channels is around us: its exchange is this request's
             return None
         asked = _request(request, scope)
         if self.manager.excludes(asked.path):
@@ -109,7 +107,9 @@ class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]
         given = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.items()]
         try:
             face.prepare()
-            answer = exchange.finish(session, response.status_code, given)
+            answer: Reply | Headers | None = exchange.finish_read(session, response.status_code, given)
+            if answer is None:
+                answer = exchange.finish(session, response.status_code, given)
         except BaseException:
             exchange.abandon(session)
             raise
