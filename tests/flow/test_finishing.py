@@ -9,7 +9,7 @@ import pytest
 
 from coatcheck.core import tokens
 from coatcheck.core.manager import SessionManager
-from coatcheck.core.model import Request, Ticket
+from coatcheck.core.model import Reply, Request, Ticket
 from coatcheck.core.session import Session
 from coatcheck.flow.async_ import AsyncExchange
 from coatcheck.flow.sync import Exchange
@@ -146,3 +146,22 @@ def test_both_colours_end_alike() -> None:
     session.get("name")
     assert awaited.finish_read(session, 200, ()) == [(b"vary", b"Cookie")]
     assert awaited.is_closed(session)
+
+
+def test_what_breaks_in_the_short_end_is_told_by_the_long_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> bool:
+        message = "broken on purpose"
+        raise LookupError(message)
+
+    desk = Desk()
+    session = desk.handled(READS["a nested value"], "fresh", known=True)
+    session.visit.lent = True
+    monkeypatch.setattr("coatcheck.core.codec.is_unchanged", broken)
+    assert desk.exchange.finish_read(session, 200, HEADERS) is None
+    assert session.visit.outcome is None
+    answer = desk.exchange.finish(session, 200, HEADERS)
+    assert isinstance(answer, Reply)
+    assert answer.status == 500
+    assert "session_internal_error" in caplog.text

@@ -481,7 +481,7 @@ class SessionManager:
         own = (policy.expires_at(record) for policy in self.settings.policies)
         return min([record.deadline, *(end for end in own if end is not None)])
 
-    # -- what a session asks (core/session.py, Counter) ---------------------------------------------------------------
+    # -- what a session asks (core/visit.py, Counter) -----------------------------------------------------------------
 
     def mint(self, subject: str | None = None, instead_of: Handle | None = None) -> Ticket:
         """Return a ticket for a new session; of shards, it lies in its subject's or its forebear's."""
